@@ -1,0 +1,104 @@
+"""FedAvg: clients train locally, the server takes the mean of what they learned.
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+Algorithm 1; with a server optimiser it is Reddi et al., "Adaptive Federated Optimization", ICLR 2021,
+Algorithm 1 (FedOpt).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from fedpact.algorithms.local_sgd import LocalSGD, Trained
+from fedpact.algorithms.optimizers import SGD, Optimizer
+from fedpact.algorithms.server import first_slots, server_step
+from fedpact.core.algorithm import ClientState
+from fedpact.core.errors import ConfigError
+from fedpact.core.messages import Aggregate, Cohort, Recipients, Task, Update
+from fedpact.core.rows import ClientData
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Vector
+
+
+@dataclass(frozen=True)
+class FedAvgState:
+    """The server's state.
+
+    Args:
+        round: the number of rounds done.
+        model: the global model.
+        slots: the server optimiser's state, in the layout `model.layout.wide`.
+    """
+
+    round: int
+    model: Vector
+    slots: dict[str, Vector]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvg(LocalSGD):
+    """Federated averaging: each round every client of the cohort trains from the global model, and the server
+    adds the mean of their changes to it.
+
+    The settings of local training are those of `LocalSGD`.
+
+    Args:
+        server_lr: the server's learning rate; 1 takes the mean as it is.
+        server_optimizer: how the server steps along the mean change, as the negative of a gradient.
+    """
+
+    server_lr: float = 1.0
+    server_optimizer: Optimizer = field(default_factory=SGD)
+
+    releases: ClassVar[Literal["averaged", "summed"]] = "averaged"
+    recipients: ClassVar[Recipients] = Cohort()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.server_lr > 0:
+            raise ConfigError(
+                f"{type(self).__name__}: server_lr is {self.server_lr}; it must be greater than 0."
+            )
+
+    def init(self, model: Any, seed: Seed) -> FedAvgState:
+        """Return the state before the first round."""
+        start = model.initial(seed)
+        return FedAvgState(0, start, first_slots(self.server_optimizer, start))
+
+    def task(self, state: FedAvgState) -> Task:
+        """Ask the cohort to train from the global model."""
+        return Task(
+            verb="train",
+            version=state.round,
+            arrays={"model": state.model},
+            to=self.recipients,
+            weighting=self.weighting,
+        )
+
+    def client(
+        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
+    ) -> tuple[Update, ClientState]:
+        """Train on the client's rows and return the change of the model."""
+        trained = self.local_training(model, task.arrays["model"], data.train, task.version, seed)
+        return self.update(task, data, trained), kept
+
+    def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
+        """Step along the mean change."""
+        count = state.round + 1
+        stepped, slots = server_step(
+            self.server_optimizer, state.model, aggregate.means["model"], state.slots, count, self.server_lr
+        )
+        return FedAvgState(count, stepped, slots)
+
+    def update(
+        self, task: Task, data: ClientData, trained: Trained, more: Mapping[str, Vector] | None = None
+    ) -> Update:
+        """Return what a client that trained answers, with more vectors to be averaged alike."""
+        return Update(
+            client=data.id,
+            version=task.version,
+            kind="delta",
+            weight=len(data.train) if self.weighting == "examples" else 1,
+            averaged={"model": trained.model.minus(task.arrays["model"]), **(more or {})},
+            metrics=trained.metrics,
+        )

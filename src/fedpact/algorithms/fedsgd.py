@@ -1,0 +1,100 @@
+"""FedSGD: clients upload gradients; the server is the parameter server and takes the step.
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+section 2.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from fedpact.algorithms.fedavg import FedAvgState
+from fedpact.algorithms.optimizers import SGD, Optimizer
+from fedpact.algorithms.schedules import Constant, Schedule
+from fedpact.algorithms.server import first_slots, server_step
+from fedpact.core.algorithm import ClientState
+from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.model import GradientModel
+from fedpact.core.rows import ClientData
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedSGD:
+    """One gradient a client and round; with all clients and full batches it is gradient descent on all rows.
+
+    Args:
+        lr: the server's learning rate.
+        batch_size: rows a client draws for its gradient; None for all of them.
+        server_optimizer: how the server steps along the mean gradient.
+        lr_schedule: multiplies lr, by round.
+        weighting: weigh gradients by the number of "examples" they are the mean of, or all the same ("uniform").
+    """
+
+    lr: float = 0.1
+    batch_size: int | None = None
+    server_optimizer: Optimizer = field(default_factory=SGD)
+    lr_schedule: Schedule = field(default_factory=Constant)
+    weighting: Literal["examples", "uniform"] = "examples"
+
+    releases: ClassVar[Literal["averaged", "summed"]] = "averaged"
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ConfigError(f"FedSGD: lr is {self.lr}; it must be greater than 0.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"FedSGD: batch_size is {self.batch_size}; it must be 1 or more, or None.")
+
+    def init(self, model: Any, seed: Seed) -> FedAvgState:
+        """Return the state before the first round."""
+        start = model.initial(seed)
+        return FedAvgState(0, start, first_slots(self.server_optimizer, start))
+
+    def task(self, state: FedAvgState) -> Task:
+        """Ask the cohort for gradients at the global model."""
+        return Task("gradient", version=state.round, arrays={"model": state.model}, weighting=self.weighting)
+
+    def client(
+        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
+    ) -> tuple[Update, ClientState]:
+        """Return the gradient of the mean loss over the client's rows, or over a batch of them."""
+        if not isinstance(model, GradientModel):
+            raise ModelError(f"FedSGD needs gradients, which {type(model).__name__} does not give; use FedAvg.")
+        start, n = task.arrays["model"], len(data.train)
+        index = None
+        if self.batch_size is not None and self.batch_size < n:
+            random = seed.child("batch").generator()
+            index = np.sort(random.choice(n, self.batch_size, replace=False))
+        session = model.session()
+        session.load(start)
+        session.bind(data.train, seed.child("model"))
+        loss = session.gradient(index)
+        gradient = Vector.zeros(start.layout.wide)
+        # Buffers have no gradient: their change is sent as its negative, for the server to step alike.
+        moved = start.minus(session.store())
+        computed = iter(session.gradients)
+        for i, segment in enumerate(start.layout.segments):
+            gradient.flats[i][:] = next(computed) if segment.role == "parameter" else moved.flats[i]
+        rows = n if index is None else len(index)
+        update = Update(
+            client=data.id,
+            version=task.version,
+            kind="gradient",
+            weight=rows if self.weighting == "examples" else 1,
+            averaged={"model": gradient},
+            metrics={"loss": loss * rows, "rows": rows},
+        )
+        return update, kept
+
+    def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
+        """Step along the mean gradient."""
+        change = aggregate.means["model"].copy()
+        for flat in change.flats:
+            flat *= -1.0
+        lr = self.lr * self.lr_schedule.factor(state.round)
+        count = state.round + 1
+        stepped, slots = server_step(self.server_optimizer, state.model, change, state.slots, count, lr)
+        return FedAvgState(count, stepped, slots)

@@ -1,0 +1,190 @@
+"""Local training: what a client of the gradient family does between receiving a model and answering.
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+ClientUpdate in Algorithm 1.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.algorithms.optimizers import SGD, Optimizer, init_slots
+from fedpact.algorithms.schedules import Constant, Schedule
+from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.model import Array, FittingModel, GradientModel
+from fedpact.core.rows import Rows
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Vector
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What local training gave.
+
+    Args:
+        model: the weights it ended with.
+        steps: the number of gradient steps taken.
+        metrics: summable numbers for the record: the loss summed over the rows seen, and their count.
+    """
+
+    model: Vector
+    steps: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSGD:
+    """The settings of local training.
+
+    Args:
+        lr: the clients' learning rate.
+        local_steps: gradient steps a round; or
+        local_epochs: passes over the client's rows a round. One of the two; one epoch if neither is given.
+        batch_size: rows a step; None for all of them.
+        optimizer: how a step is taken; its state starts anew every round.
+        lr_schedule: multiplies lr, by round.
+        max_grad_norm: scale a larger gradient down to this L2 norm; None for no limit.
+        shuffle: draw a new order of the rows for every epoch; else take them as they lie.
+        weighting: weigh updates by the client's "examples", or all the same ("uniform").
+
+    Raises:
+        ConfigError: a setting is out of range, or both steps and epochs are given.
+    """
+
+    lr: float = 0.01
+    local_steps: int | None = None
+    local_epochs: int | None = None
+    batch_size: int | None = 32
+    optimizer: Optimizer = field(default_factory=SGD)
+    lr_schedule: Schedule = field(default_factory=Constant)
+    max_grad_norm: float | None = None
+    shuffle: bool = True
+    weighting: Literal["examples", "uniform"] = "examples"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if self.local_steps is not None and self.local_epochs is not None:
+            raise ConfigError(f"{name}: give local_steps or local_epochs, not both.")
+        for setting in ("local_steps", "local_epochs", "batch_size", "max_grad_norm"):
+            value = getattr(self, setting)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}: {setting} is {value}; it must be greater than 0.")
+        if not self.lr >= 0:
+            raise ConfigError(f"{name}: lr is {self.lr}; it must be 0 or more.")
+        if self.weighting not in ("examples", "uniform"):
+            raise ConfigError(f'{name}: weighting is "{self.weighting}"; it must be "examples" or "uniform".')
+
+    def correct(self, gradient: Array, weights: Array, anchors: Mapping[str, Array]) -> None:
+        """Correct a step's gradient in place: all that most algorithms of the family change.
+
+        Elementwise on flat arrays, so that one client's vector and a cohort's `[clients, parameters]` read alike.
+
+        Args:
+            gradient: the gradient of the loss at `weights`.
+            weights: the client's present weights.
+            anchors: "start", the weights received; and the vectors that `local_training` was given.
+        """
+
+    def local_rate(self, round: int) -> float:
+        """Return the clients' learning rate in this round."""
+        return self.lr * self.lr_schedule.factor(round)
+
+    def local_training(
+        self,
+        model: Any,
+        start: Vector,
+        rows: Rows,
+        round: int,
+        seed: Seed,
+        anchors: Mapping[str, Vector] | None = None,
+    ) -> Trained:
+        """Train on one client's rows, from the weights received.
+
+        Args:
+            model: a GradientModel, or a FittingModel that trains by its own means.
+            start: the weights received.
+            rows: the client's training rows.
+            round: the round, for the rate schedule.
+            seed: of this client in this round.
+            anchors: vectors in the layout `start.layout.wide` for `correct`.
+
+        Raises:
+            ModelError: the algorithm needs gradients that the model does not give.
+        """
+        if isinstance(model, GradientModel):
+            return self._descend(model, start, rows, round, seed, anchors or {})
+        if not isinstance(model, FittingModel):
+            raise ModelError(
+                f"{type(self).__name__} trains by gradients; {type(model).__name__} has none. Use OneShot."
+            )
+        if type(self).correct is not LocalSGD.correct or self.local_steps is not None:
+            raise ModelError(
+                f"{type(model).__name__} trains by its own means, in whole passes: use FedAvg or a server "
+                f"optimiser on top of it with local_epochs, not {type(self).__name__} or local_steps."
+            )
+        epochs = self.local_epochs or 1
+        fitted, loss = model.fit(start, rows, epochs, self.batch_size, self.local_rate(round), seed)
+        seen = epochs * len(rows)
+        batches = -(-len(rows) // (self.batch_size or len(rows)))
+        return Trained(fitted, epochs * batches, {"loss": loss * seen, "rows": seen})
+
+    def _descend(
+        self,
+        model: GradientModel,
+        start: Vector,
+        rows: Rows,
+        round: int,
+        seed: Seed,
+        anchors: Mapping[str, Vector],
+    ) -> Trained:
+        session = model.session()
+        session.load(start)
+        session.bind(rows, seed.child("model"))
+        weights, gradients = session.weights, session.gradients
+        corrected = type(self).correct is not LocalSGD.correct
+        parts: list[dict[str, Array]] = [{} for _ in weights]
+        if corrected:
+            for name, vector in {"start": start.widened(), **anchors}.items():
+                for part, array in zip(parts, session.arrays(vector), strict=True):
+                    part[name] = array
+        slots = [init_slots(self.optimizer, array) for array in weights]
+        lr, count, loss_sum, seen = self.local_rate(round), 0, 0.0, 0
+        for index in self._batches(len(rows), seed.child("shuffle")):
+            loss = session.gradient(index)
+            size = len(rows) if index is None else len(index)
+            loss_sum += loss * size
+            seen += size
+            count += 1
+            if self.max_grad_norm is not None:
+                _clip(gradients, self.max_grad_norm)
+            for array, gradient, slot, part in zip(weights, gradients, slots, parts, strict=True):
+                if corrected:
+                    self.correct(gradient, array, part)
+                self.optimizer.step(array, gradient, slot, count, lr)
+        return Trained(session.store(), count, {"loss": loss_sum, "rows": seen})
+
+    def _batches(self, n: int, seed: Seed) -> Iterator[NDArray[np.int64] | None]:
+        """Yield the rows of each step; None for all of them."""
+        size = n if self.batch_size is None else min(self.batch_size, n)
+        per_epoch = -(-n // size)
+        total = self.local_steps if self.local_steps is not None else (self.local_epochs or 1) * per_epoch
+        random = seed.generator()
+        order = np.arange(n)
+        for step in range(total):
+            if size == n:
+                yield None
+                continue
+            place = step % per_epoch
+            if place == 0 and self.shuffle:
+                order = random.permutation(n)
+            yield order[place * size : (place + 1) * size]
+
+
+def _clip(gradients: Sequence[Array], max_norm: float) -> None:
+    norm = sum(float((gradient * gradient).sum()) for gradient in gradients) ** 0.5
+    if norm > max_norm:
+        for gradient in gradients:
+            gradient *= max_norm / norm

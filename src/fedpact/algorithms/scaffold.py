@@ -1,0 +1,118 @@
+"""SCAFFOLD: control variates that take the drift between clients out of every local step.
+
+Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020,
+Algorithm 1 and equations (3) and (4).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fedpact.algorithms.fedavg import FedAvg, FedAvgState
+from fedpact.algorithms.optimizers import SGD
+from fedpact.core.algorithm import ClientState
+from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.model import Array, GradientModel
+from fedpact.core.rows import ClientData
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Vector
+
+
+@dataclass(frozen=True)
+class ScaffoldState(FedAvgState):
+    """FedAvg's state and the server's control variate c, in the layout `model.layout.wide`."""
+
+    control: Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCAFFOLD(FedAvg):
+    """FedAvg whose local gradients are corrected by c − c_i; every client keeps its c_i between rounds.
+
+    With weights, c is Σ w_i c_i / Σ w_i, the correction for the weighted objective. Clients that were not
+    sampled yet have c_i = 0.
+
+    Args:
+        option: how a client renews its c_i: 1, the gradient of all its rows at the model received; or 2,
+            c_i − c + (x − y_i)/(K·lr), which costs no further pass.
+
+    Raises:
+        ConfigError: the local optimiser is not plain SGD, for which the correction is derived.
+    """
+
+    option: Literal[1, 2] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.option not in (1, 2):
+            raise ConfigError(f"SCAFFOLD: option is {self.option}; it must be 1 or 2.")
+        if self.optimizer != SGD():
+            raise ConfigError(
+                "SCAFFOLD corrects plain SGD steps: leave optimizer at SGD() without momentum or weight decay."
+            )
+        if not self.lr > 0:
+            raise ConfigError(f"SCAFFOLD: lr is {self.lr}; it must be greater than 0.")
+
+    def init(self, model: Any, seed: Seed) -> ScaffoldState:
+        """Return the state before the first round."""
+        state = super().init(model, seed)
+        return ScaffoldState(0, state.model, state.slots, Vector.zeros(state.model.layout.wide))
+
+    def task(self, state: FedAvgState) -> Task:
+        """Ask the cohort to train from the global model with the server's control variate."""
+        if not isinstance(state, ScaffoldState):
+            raise ModelError("SCAFFOLD needs a state of its own; start it anew.")
+        task = super().task(state)
+        return Task(
+            verb=task.verb,
+            version=task.version,
+            arrays={"model": state.model, "control": state.control},
+            to=task.to,
+            weighting=task.weighting,
+        )
+
+    def correct(self, gradient: Array, weights: Array, anchors: Mapping[str, Array]) -> None:
+        """Add c − c_i."""
+        gradient += anchors["drift"]
+
+    def client(
+        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
+    ) -> tuple[Update, ClientState]:
+        """Train with corrected gradients, renew c_i, and return the changes of the model and of c_i."""
+        start, server_control = task.arrays["model"], task.arrays["control"]
+        own = kept.get("control") or Vector.zeros(start.layout.wide)
+        drift = server_control.minus(own)
+        trained = self.local_training(model, start, data.train, task.version, seed, {"drift": drift})
+        renewed = Vector.zeros(start.layout.wide)
+        if self.option == 1:
+            _gradient_at(model, start, data, seed, renewed)
+        else:
+            step = trained.steps * self.local_rate(task.version)
+            moved = start.minus(trained.model)
+            for i, segment in enumerate(start.layout.segments):
+                if segment.role == "parameter":
+                    renewed.flats[i][:] = moved.flats[i] / step - drift.flats[i]
+        update = self.update(task, data, trained, {"control": renewed.minus(own)})
+        return update, {"control": renewed}
+
+    def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> ScaffoldState:
+        """Step along the mean change; move c by the sampled share of the mean change of the c_i."""
+        if not isinstance(state, ScaffoldState):
+            raise ModelError("SCAFFOLD needs a state of its own; start it anew.")
+        after = super().server(model, state, aggregate)
+        control = state.control.copy()
+        share = aggregate.count / aggregate.population
+        for flat, change in zip(control.flats, aggregate.means["control"].flats, strict=True):
+            flat += share * change
+        return ScaffoldState(after.round, after.model, after.slots, control)
+
+
+def _gradient_at(model: GradientModel, start: Vector, data: ClientData, seed: Seed, out: Vector) -> None:
+    session = model.session()
+    session.load(start)
+    session.bind(data.train, seed.child("control"))
+    session.gradient(None)
+    parameters = [i for i, segment in enumerate(start.layout.segments) if segment.role == "parameter"]
+    for i, gradient in zip(parameters, session.gradients, strict=True):
+        out.flats[i][:] = gradient

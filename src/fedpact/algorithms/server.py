@@ -1,0 +1,49 @@
+"""How a server steps: an optimiser on the global model, along a cohort's mean change."""
+
+from collections.abc import Mapping
+
+from fedpact.algorithms.optimizers import Optimizer
+from fedpact.core.vector import Vector
+
+
+def first_slots(optimizer: Optimizer, model: Vector) -> dict[str, Vector]:
+    """Return the optimiser's state before its first step, in the layout `model.layout.wide`."""
+    slots = {}
+    for name, start in optimizer.slots().items():
+        slots[name] = Vector.zeros(model.layout.wide)
+        for flat in slots[name].flats:
+            flat.fill(start)
+    return slots
+
+
+def server_step(
+    optimizer: Optimizer,
+    model: Vector,
+    change: Vector,
+    slots: Mapping[str, Vector],
+    count: int,
+    lr: float,
+) -> tuple[Vector, dict[str, Vector]]:
+    """Return the model and the optimiser's state after one step, leaving those given as they are.
+
+    Parameters take an optimiser step whose gradient is −change; buffers, which have no gradient, are
+    simply moved by the change.
+
+    Args:
+        optimizer: the server's optimiser.
+        model: the global model.
+        change: the mean change, in the layout `model.layout.wide`.
+        slots: the optimiser's state.
+        count: the number of this step, 1 for the first.
+        lr: the server's learning rate.
+    """
+    stepped, gradient = model.widened(), change.copy()
+    after = {name: slot.copy() for name, slot in slots.items()}
+    for i, segment in enumerate(model.layout.segments):
+        weights, step = stepped.flats[i], gradient.flats[i]
+        if segment.role == "parameter":
+            step *= -1.0
+            optimizer.step(weights, step, {name: slot.flats[i] for name, slot in after.items()}, count, lr)
+        else:
+            weights += step
+    return stepped.narrowed(model.layout), after

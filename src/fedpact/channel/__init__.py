@@ -1,0 +1,11 @@
+"""What happens to an update between the client and the sum: one file, one class for each stage."""
+
+from fedpact.core.registry import Registry
+
+TRANSFORMS = Registry(
+    "channel stage",
+    {
+        "Clip": "fedpact.channel.clip:Clip",
+        "GaussianNoise": "fedpact.channel.noise:GaussianNoise",
+    },
+)

@@ -1,0 +1,42 @@
+"""The core: vectors, exact sums, messages, the algorithm's four methods, jobs and seeds. It knows no ML library."""
+
+from fedpact.core.algorithm import Algorithm, ClientState
+from fedpact.core.exact import FixedPointSum, Wide
+from fedpact.core.messages import (
+    Accumulator,
+    Aggregate,
+    Cohort,
+    Cycle,
+    Everyone,
+    Named,
+    Recipients,
+    Task,
+    Update,
+)
+from fedpact.core.model import Schema
+from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Entry, Layout, Vector
+
+__all__ = [
+    "Accumulator",
+    "Aggregate",
+    "Algorithm",
+    "ClientData",
+    "ClientState",
+    "Cohort",
+    "Cycle",
+    "Entry",
+    "Everyone",
+    "FixedPointSum",
+    "Layout",
+    "Named",
+    "Recipients",
+    "Rows",
+    "Schema",
+    "Seed",
+    "Task",
+    "Update",
+    "Vector",
+    "Wide",
+]

@@ -1,0 +1,59 @@
+"""An algorithm: four pure methods over explicit state, so that a run can be saved and resumed at any round."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.rows import ClientData
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Vector
+
+# What one client keeps from one of its rounds to the next, such as SCAFFOLD's control variate.
+ClientState = Mapping[str, Vector]
+
+State = TypeVar("State")
+
+
+class Algorithm(Protocol[State]):
+    """Federated computation as four pure methods.
+
+    An implementation is a frozen dataclass whose fields are its hyper-parameters: that is also how a Job names
+    it and writes it down. State is a dataclass of vectors, arrays, numbers and containers of these.
+
+    `releases` says what leaves a client: "averaged" vectors, which a channel can clip and noise, or "summed"
+    statistics.
+    """
+
+    releases: ClassVar[Literal["averaged", "summed"]]
+
+    def init(self, model: Any, seed: Seed) -> State:
+        """Return the state before the first round."""
+        ...
+
+    def task(self, state: State) -> Task | None:
+        """Return what clients are to do next, or None when there is nothing left to do."""
+        ...
+
+    def client(
+        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
+    ) -> tuple[Update, ClientState]:
+        """Return one client's update, and what it keeps for its next round."""
+        ...
+
+    def server(self, model: Any, state: State, aggregate: Aggregate) -> State:
+        """Return the state after a round's aggregate."""
+        ...
+
+
+class TrainingState(Protocol):
+    """The state of an algorithm that trains a model."""
+
+    @property
+    def round(self) -> int:
+        """The number of rounds done."""
+        ...
+
+    @property
+    def model(self) -> Vector:
+        """The global model."""
+        ...

@@ -1,0 +1,261 @@
+"""Exact sums: numbers become integers before they are added, so a sum has no order.
+
+Two encodings, both int64:
+
+- `FixedPointSum`, for model-sized vectors: one integer an element. The scale is a power of two, chosen so that
+  the declared range times the total weight fits; what would not fit is refused by name.
+- `Wide`, for statistics whose size nobody knows beforehand: four integers an element, for any float64 below
+  2^99 to a resolution of 2^-60.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import UpdateError
+from fedpact.core.vector import Layout, Vector
+
+# One bit is the sign; one is left free, so that the sum of all roundings cannot overflow either.
+_BITS = 62
+# Of 64 Ki elements the two scratch arrays stay in the cache of one core.
+_BLOCK = 1 << 16
+# Weights that are not whole numbers are multiples of 2^-16.
+WEIGHT_BITS = 16
+
+
+def quantise_weight(weight: float) -> float:
+    """Return the weight as it enters a sum: whole numbers as they are, others to a multiple of 2^-16."""
+    return weight if float(weight).is_integer() else round(weight * 2**WEIGHT_BITS) / 2**WEIGHT_BITS
+
+
+class FixedPointSum:
+    """A running sum Σ weight·vector in int64 fixed point: the same bits for any order and grouping.
+
+    Each term is round(weight · value · 2^fraction_bits); with range · total_weight · 2^fraction_bits ≤ 2^62
+    nothing can overflow. The memory is one int64 an element, whatever the number of vectors.
+
+    Args:
+        layout: the layout of the vectors; floats only (see `Layout.wide`).
+        limit: the declared range: every |value| ≤ limit.
+        total_weight: an upper bound on the sum of all weights.
+    """
+
+    def __init__(self, layout: Layout, limit: float, total_weight: float) -> None:
+        self.layout = layout
+        self.limit = float(limit)
+        self.total_weight = float(total_weight)
+        self.fraction_bits = _BITS - math.ceil(math.log2(self.limit * max(self.total_weight, 1.0)))
+        self.integers: NDArray[np.int64] = np.zeros(layout.size, np.int64)
+        self.weight = Fraction(0)
+        self.count = 0
+
+    def add(self, vector: Vector, weight: float = 1, client: str = "") -> None:
+        """Add weight · vector.
+
+        Raises:
+            UpdateError: a value is NaN, infinite or outside the declared range, or the weights add up to
+                more than was declared. The sum is then as it was before.
+        """
+        weight = quantise_weight(weight)
+        if vector.layout != self.layout:
+            raise UpdateError(f'client "{client}" sent {vector.layout!r}; the round expects {self.layout!r}.')
+        if not 0 <= weight <= self.total_weight or self.weight + Fraction(weight) > self.total_weight:
+            raise UpdateError(
+                f'client "{client}" gave its update the weight {weight:g}; with {float(self.weight):g} already '
+                f"added that is not within the total of {self.total_weight:g} declared for this round."
+            )
+        bad = self._accumulate(vector, weight, 1, self.layout.size)
+        if bad is not None:
+            # Integers can be taken back without a trace: the blocks before the bad one were already added.
+            self._accumulate(vector, weight, -1, bad)
+            raise self._refusal(vector, bad, client)
+        self.weight += Fraction(weight)
+        self.count += 1
+
+    def remove(self, vector: Vector, weight: float = 1) -> None:
+        """Take back a vector that was added with this weight; the bits are then as they were before."""
+        weight = quantise_weight(weight)
+        self._accumulate(vector, weight, -1, self.layout.size)
+        self.weight -= Fraction(weight)
+        self.count -= 1
+
+    def merge(self, other: "FixedPointSum") -> None:
+        """Add another partial sum of the same round.
+
+        Raises:
+            UpdateError: the other sum has another layout or scale, or the weights exceed the total declared.
+        """
+        if other.layout != self.layout or other.fraction_bits != self.fraction_bits:
+            raise UpdateError("two partial sums of different layouts or scales cannot be merged.")
+        if self.weight + other.weight > self.total_weight:
+            raise UpdateError(
+                f"two partial sums weigh {float(self.weight + other.weight):g} together, more than the total of "
+                f"{self.total_weight:g} declared for this round."
+            )
+        self.integers += other.integers
+        self.weight += other.weight
+        self.count += other.count
+
+    def mean(self) -> Vector:
+        """Return Σ weight·vector / Σ weight, in the layout of the vectors.
+
+        Raises:
+            UpdateError: nothing was added.
+        """
+        if not self.weight:
+            raise UpdateError("there is no mean: no update with a positive weight arrived.")
+        return self._scaled(float(1 / self.weight))
+
+    def total(self) -> Vector:
+        """Return Σ weight·vector, in the layout of the vectors."""
+        return self._scaled(1.0)
+
+    def _accumulate(self, vector: Vector, weight: float, sign: int, stop: int) -> int | None:
+        """Add sign·weight·vector before element `stop`; return where a block with a value to refuse starts, or None."""
+        scale = sign * weight * 2.0**self.fraction_bits
+        numbers, rounded = np.empty(_BLOCK), np.empty(_BLOCK, np.int64)
+        offset = 0
+        for flat in vector.flats:
+            for start in range(0, flat.size, _BLOCK):
+                if offset + start >= stop:
+                    return None
+                block = flat[start : start + _BLOCK]
+                # A NaN fails both comparisons, since it makes min and max NaN.
+                if not (block.min() >= -self.limit and block.max() <= self.limit):
+                    return offset + start
+                product, terms = numbers[: block.size], rounded[: block.size]
+                product[:] = block
+                product *= scale
+                np.rint(product, out=product)
+                terms[:] = product
+                self.integers[offset + start : offset + start + block.size] += terms
+            offset += flat.size
+        return None
+
+    def _refusal(self, vector: Vector, start: int, client: str) -> UpdateError:
+        values = np.concatenate(vector.flats)[start:]
+        index = start + int(np.argmax(~(np.abs(values) <= self.limit)))
+        value = float(values[index - start])
+        where = f'client "{client}": {self.layout.locate(index)} is {value:g}'
+        if math.isfinite(value):
+            return UpdateError(
+                f"{where}, outside the declared range of ±{self.limit:g}; lower the learning rate, clip the "
+                "update, or declare a wider range with update_range."
+            )
+        return UpdateError(
+            f"{where}; the update is refused. Lower the learning rate or look for such values in the client's rows."
+        )
+
+    def _scaled(self, factor: float) -> Vector:
+        result = Vector.zeros(self.layout)
+        factor *= 2.0**-self.fraction_bits
+        offset = 0
+        for flat in result.flats:
+            for start in range(0, flat.size, _BLOCK):
+                out = flat[start : start + _BLOCK]
+                out[:] = self.integers[offset + start : offset + start + out.size] * factor
+            offset += flat.size
+        return result
+
+
+_LIMBS = 4
+_LIMB_BITS = 40
+# The unit of limb i is 2^(60 − 40·i): 2^60, 2^20, 2^-20, 2^-60.
+_UNITS = tuple(2.0 ** (60 - _LIMB_BITS * i) for i in range(_LIMBS))
+_RESOLUTION = 60
+_WIDE_LIMIT = 2.0**99
+
+
+@dataclass(frozen=True)
+class Wide:
+    """float64 numbers as wide fixed-point integers, four int64 each; adding 2^23 of them cannot overflow.
+
+    >>> a, b = Wide.of([1e20, 0.1]), Wide.of([1.0, 0.2])
+    >>> (a + b).exact()[0] - 10**20
+    Fraction(1, 1)
+
+    Args:
+        limbs: int64 [4, ...], most significant first.
+    """
+
+    limbs: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Any, name: str = "a statistic") -> "Wide":
+        """Encode float64 values of any shape, rounded to the nearest multiple of 2^-60.
+
+        Raises:
+            UpdateError: a value is NaN, infinite, or 2^99 or more.
+        """
+        rest = np.array(values, dtype=np.float64)
+        if rest.size and not (rest.min() > -_WIDE_LIMIT and rest.max() < _WIDE_LIMIT):
+            bad = rest.ravel()[np.argmax(~(np.abs(rest) < _WIDE_LIMIT).ravel())]
+            raise UpdateError(f"{name} is {bad:g}; only finite numbers below 2^99 can be summed.")
+        limbs = np.empty((_LIMBS, *rest.shape), np.int64)
+        for i, unit in enumerate(_UNITS[:-1]):
+            # Division by a power of two and the subtraction are exact, so no bit is lost on the way.
+            whole = np.trunc(rest / unit)
+            rest -= whole * unit
+            limbs[i] = whole
+        limbs[-1] = np.rint(rest / _UNITS[-1])
+        return cls(limbs)
+
+    @classmethod
+    def of_squares(cls, values: Any, name: str = "a statistic") -> "Wide":
+        """Encode the squares of float64 values without rounding the squares first.
+
+        Veltkamp's splitting: value = high + low with 26 bits each, so that high², 2·high·low and low² are
+        exact; a variance computed from such sums has no cancellation error.
+
+        Raises:
+            UpdateError: a value is NaN, infinite, or its square is 2^99 or more.
+        """
+        x = np.asarray(values, dtype=np.float64)
+        scaled = 134217729.0 * x
+        high = scaled - (scaled - x)
+        low = x - high
+        return cls.of(high * high, name) + cls.of(2 * high * low, name) + cls.of(low * low, name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the numbers."""
+        return self.limbs.shape[1:]
+
+    def __add__(self, other: "Wide") -> "Wide":
+        return Wide(self.limbs + other.limbs)
+
+    def sum(self, axis: int = 0) -> "Wide":
+        """Return the exact sum along an axis of the numbers."""
+        return Wide(self.limbs.sum(axis=axis + 1))
+
+    def exact(self) -> list[Fraction]:
+        """Return the numbers, flattened, as exact fractions."""
+        columns = self.limbs.reshape(_LIMBS, -1).T.tolist()
+        return [
+            Fraction(sum(limb << (_LIMB_BITS * (_LIMBS - 1 - i)) for i, limb in enumerate(column)), 1 << _RESOLUTION)
+            for column in columns
+        ]
+
+    def numbers(self) -> NDArray[np.float64]:
+        """Return the numbers as float64, to within two units in the last place."""
+        limbs = _carried(self.limbs)
+        negative = limbs[0] < 0
+        # Below zero the limbs after the first are positive and would cancel against it: decode the absolute value.
+        limbs = _carried(np.where(negative, -limbs, limbs))
+        total = np.zeros(self.shape)
+        for limb, unit in zip(limbs[::-1], _UNITS[::-1], strict=True):
+            total += limb * unit
+        return np.where(negative, -total, total)
+
+
+def _carried(limbs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the same numbers with every limb but the first in [0, 2^40)."""
+    limbs = limbs.copy()
+    for i in range(_LIMBS - 1, 0, -1):
+        limbs[i - 1] += limbs[i] >> _LIMB_BITS
+        limbs[i] &= (1 << _LIMB_BITS) - 1
+    return limbs

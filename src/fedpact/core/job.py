@@ -1,0 +1,144 @@
+"""A Job: a whole run as data. Its canonical JSON has a SHA-256, and that digest is what an owner approves."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fedpact.core.errors import ConfigError, suggest
+from fedpact.core.registry import Spec
+
+
+class Job(BaseModel):
+    """What is computed, on which data, by which algorithm, for how long.
+
+    Parts are specifications: a name and settings, as `Registry.build` reads them.
+
+    Args:
+        name: what to call it.
+        seed: the root of every reproducible random choice.
+        data: a registered data set and its options, or {"clients": {id: file}, "label": column, ...}; None
+            when the clients are given in Python.
+        model: the model.
+        algorithm: the algorithm.
+        preprocess: the steps that prepare the rows, fitted over all clients.
+        channel: the stages between a client's update and the sum.
+        rounds: the number of rounds, at most.
+        cohort: how many clients take part in a round: a number, a share in (0, 1], or None for all.
+        quorum: how many of them must answer: a number, or a share in (0, 1] of the cohort.
+        timeout_s: how long one client may take, in seconds; None for no limit.
+        update_range: the declared range of every averaged value: |value| ≤ update_range.
+        stop: rules that end the run before its last round.
+        evaluate_every: evaluate on held-out rows every so many rounds; 0 for after the last only.
+        initial: a model file to start from; None for weights drawn from the seed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "job"
+    seed: int = 0
+    data: Spec | None = None
+    model: Spec
+    algorithm: Spec
+    preprocess: tuple[Spec, ...] = ()
+    channel: tuple[Spec, ...] = ()
+    rounds: int = Field(default=10, ge=1)
+    cohort: int | float | None = None
+    quorum: int | float = 1
+    timeout_s: float | None = Field(default=None, gt=0)
+    update_range: float = Field(default=65536.0, gt=0)
+    stop: tuple[Spec, ...] = ()
+    evaluate_every: int = Field(default=1, ge=0)
+    initial: str | None = None
+
+    @field_validator("model", "algorithm", "data", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("preprocess", "channel", "stop", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        items = value if isinstance(value, list | tuple) else [value]
+        return [{"name": item} if isinstance(item, str) else item for item in items]
+
+    @field_validator("cohort", "quorum")
+    @classmethod
+    def _number_or_share(cls, value: int | float | None) -> int | float | None:
+        if value is not None and (value <= 0 or (isinstance(value, float) and value > 1)):
+            raise ValueError("must be a whole number of clients, or a share in (0, 1]")
+        return value
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Job":
+        """Return the job with these settings.
+
+        Raises:
+            ConfigError: a setting is unknown, missing or of the wrong type; all of them are named.
+        """
+        try:
+            return cls.model_validate(dict(settings))
+        except ValidationError as error:
+            raise ConfigError("\n".join(_sentence(problem) for problem in error.errors())) from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> "Job":
+        """Read a job from a TOML file; overrides are {"algorithm.lr": 0.1}-style replacements.
+
+        Raises:
+            ConfigError: the file is missing, is not TOML, or does not describe a job.
+        """
+        try:
+            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f'there is no job file "{path}".') from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f'"{path}" is not valid TOML: {error}.') from None
+        for key, value in (overrides or {}).items():
+            _assign(settings, key, value)
+        return cls.of(settings)
+
+    def canonical(self) -> str:
+        """Return the job as canonical JSON: sorted keys, no spaces, UTF-8."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @property
+    def lineage(self) -> str:
+        """SHA-256 of all that decides a round, in hex: the job without its name, its length and its stop rules.
+
+        A checkpoint may be continued by any job of the same lineage, so that a run can be made longer.
+        """
+        settings = self.model_dump(mode="json", exclude={"name", "rounds", "stop", "evaluate_every"})
+        return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
+
+
+def canonical_json(data: Any) -> str:
+    """Return plain data as JSON with sorted keys and no spaces; NaN and infinities are refused."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _sentence(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f'a job has no setting "{place}".{suggest(place, Job.model_fields)}'
+    if problem["type"] == "missing":
+        return f'the job has no "{place}"; add it.'
+    return f'job setting "{place}" is {problem["input"]!r}: {problem["msg"]}.'
+
+
+def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        inner = settings.get(part, {})
+        settings[part] = inner = {"name": inner} if isinstance(inner, str) else dict(inner)
+        settings = inner
+    settings[last] = value

@@ -1,0 +1,281 @@
+"""What goes between a server and its clients: a Task down, an Update up, and the Aggregate of a cohort."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import UpdateError
+from fedpact.core.exact import FixedPointSum, Wide, quantise_weight
+from fedpact.core.vector import Vector
+
+Kind = Literal["delta", "model", "gradient", "statistics"]
+Statistic = NDArray[np.int64] | NDArray[np.float64] | Wide
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The clients sampled for this round, as many as the job asks for."""
+
+
+@dataclass(frozen=True)
+class Everyone:
+    """Every client that is there."""
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One client a round, each in turn.
+
+    Args:
+        shuffle: draw a new order for every pass over the clients, instead of the order of their names.
+    """
+
+    shuffle: bool = False
+
+
+@dataclass(frozen=True)
+class Named:
+    """These clients."""
+
+    ids: tuple[str, ...]
+
+
+Recipients = Cohort | Everyone | Cycle | Named
+
+
+@dataclass(frozen=True)
+class Task:
+    """What clients are asked to do.
+
+    Args:
+        verb: what to do ("train", "gradient", "newton", "statistics", "evaluate"): an algorithm's own word.
+        version: the number of server steps behind the model sent along; updates must answer to it.
+        arrays: vectors sent down, such as "model".
+        parameters: plain data sent down.
+        to: who is asked.
+        answers: "sum" (added exactly, the server sees the sum alone) or "collect" (each answer, in clear).
+        weighting: whether an update's weight is the client's number of examples or 1.
+    """
+
+    verb: str
+    version: int = 0
+    arrays: Mapping[str, Vector] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    to: Recipients = Cohort()
+    answers: Literal["sum", "collect"] = "sum"
+    weighting: Literal["examples", "uniform"] = "examples"
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays, as sent to one client."""
+        return sum(vector.layout.nbytes for vector in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one client answers.
+
+    Args:
+        client: who answers.
+        version: the version of the task answered.
+        kind: what `averaged` holds: a "delta" (model − model received), a "model", a "gradient"; or nothing
+            but "statistics".
+        weight: the client's weight in the mean of `averaged`: its number of examples, or 1, or a real.
+        averaged: vectors combined as Σ weight·vector / Σ weight.
+        summed: statistics combined as Σ value: int64 counts, float64 numbers, or `Wide` fixed point.
+        metrics: numbers combined as Σ value, for the record only (training loss, rows seen).
+        answer: plain data, for tasks that collect answers.
+    """
+
+    client: str
+    version: int
+    kind: Kind
+    weight: float = 1
+    averaged: Mapping[str, Vector] = field(default_factory=dict)
+    summed: Mapping[str, Statistic] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    answer: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays and numbers, as sent to the server."""
+        vectors = sum(vector.layout.nbytes for vector in self.averaged.values())
+        arrays = sum(a.limbs.nbytes if isinstance(a, Wide) else a.nbytes for a in self.summed.values())
+        return vectors + arrays + 8 * len(self.metrics)
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The exact sum of a cohort's updates.
+
+    Args:
+        kind: the kind of every update in it.
+        count: how many updates are in it.
+        weight: the sum of their weights.
+        population: how many clients there were to sample from.
+        means: the weighted means of `averaged`.
+        sums: the sums of `summed`, exact.
+        metrics: the sums of `metrics`.
+        answers: client → answer, for tasks that collect them.
+    """
+
+    kind: Kind
+    count: int
+    weight: float
+    population: int
+    means: Mapping[str, Vector] = field(default_factory=dict)
+    sums: Mapping[str, NDArray[np.int64] | Wide] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+    def sum(self, name: str) -> NDArray[Any]:
+        """Return a summed statistic as int64 counts or float64 numbers."""
+        total = self.sums[name]
+        return total.numbers() if isinstance(total, Wide) else total
+
+    def with_means(self, means: Mapping[str, Vector]) -> "Aggregate":
+        """Return the same aggregate with other means."""
+        return replace(self, means=means)
+
+
+class Accumulator:
+    """Adds updates up as they arrive, exactly; its memory is one accumulator, whatever the cohort.
+
+    Args:
+        task: the task answered.
+        limit: the declared range of every averaged value.
+        total_weight: an upper bound on the sum of the cohort's weights.
+        population: how many clients there were to sample from.
+    """
+
+    def __init__(self, task: Task, limit: float, total_weight: float, population: int) -> None:
+        self.task = task
+        self.limit = limit
+        self.total_weight = total_weight
+        self.population = population
+        self.count = 0
+        self.weight = Fraction(0)
+        self.kind: Kind | None = None
+        self._averaged: dict[str, FixedPointSum] = {}
+        self._summed: dict[str, NDArray[np.int64] | Wide] = {}
+        self._metrics: dict[str, Wide] = {}
+        self._answers: dict[str, Any] = {}
+
+    def add(self, update: Update) -> None:
+        """Add one update; one that is refused leaves no trace.
+
+        Raises:
+            UpdateError: it answers another version, is of another kind, lacks an array, or holds a value that
+                is NaN, infinite or out of range.
+        """
+        if update.version != self.task.version:
+            raise UpdateError(
+                f'client "{update.client}" answered version {update.version} of the model; '
+                f"this round is at version {self.task.version}."
+            )
+        self._check_shape(update)
+        metrics = {
+            name: Wide.of(value, f'client "{update.client}": {name}') for name, value in update.metrics.items()
+        }
+        summed = {
+            name: _integers(value, f'client "{update.client}": {name}') for name, value in update.summed.items()
+        }
+        if self.kind is None:
+            self._averaged = {
+                name: FixedPointSum(vector.layout, self.limit, self.total_weight)
+                for name, vector in update.averaged.items()
+            }
+        added: list[str] = []
+        try:
+            for name, vector in update.averaged.items():
+                self._averaged[name].add(vector, update.weight, update.client)
+                added.append(name)
+        except UpdateError:
+            for name in added:
+                self._averaged[name].remove(update.averaged[name], update.weight)
+            raise
+        answers = {update.client: update.answer} if self.task.answers == "collect" else {}
+        self._include(update.kind, summed, metrics, answers, Fraction(quantise_weight(update.weight)), 1)
+
+    def merge(self, other: "Accumulator") -> None:
+        """Add another partial sum of the same task."""
+        if other.kind is None:
+            return
+        if self.kind is not None and (self.kind, self.task.version) != (other.kind, other.task.version):
+            raise UpdateError("two partial sums of different kinds or versions cannot be merged.")
+        for name, partial in other._averaged.items():
+            if name not in self._averaged:
+                self._averaged[name] = FixedPointSum(partial.layout, self.limit, self.total_weight)
+            self._averaged[name].merge(partial)
+        self._include(other.kind, other._summed, other._metrics, other._answers, other.weight, other.count)
+
+    def _include(
+        self,
+        kind: Kind,
+        summed: Mapping[str, NDArray[np.int64] | Wide],
+        metrics: Mapping[str, Wide],
+        answers: Mapping[str, Any],
+        weight: Fraction,
+        count: int,
+    ) -> None:
+        self.kind = kind
+        for name, term in summed.items():
+            self._summed[name] = _plus(self._summed[name], term) if name in self._summed else term
+        for name, number in metrics.items():
+            self._metrics[name] = self._metrics[name] + number if name in self._metrics else number
+        self._answers.update(answers)
+        self.weight += weight
+        self.count += count
+
+    def aggregate(self) -> Aggregate:
+        """Return the aggregate of all that was added.
+
+        Raises:
+            UpdateError: nothing was added.
+        """
+        if self.kind is None:
+            raise UpdateError("no update arrived, so there is nothing to aggregate.")
+        return Aggregate(
+            kind=self.kind,
+            count=self.count,
+            weight=float(self.weight),
+            population=self.population,
+            means={name: partial.mean() for name, partial in self._averaged.items()},
+            sums=dict(self._summed),
+            metrics={name: float(number.numbers()) for name, number in self._metrics.items()},
+            answers=dict(sorted(self._answers.items())),
+        )
+
+    def _check_shape(self, update: Update) -> None:
+        if self.kind is None:
+            return
+        if update.kind != self.kind:
+            raise UpdateError(
+                f'client "{update.client}" sent a {update.kind} where the others sent a {self.kind}; '
+                "the two cannot be added."
+            )
+        expected: tuple[Sequence[str], ...] = (sorted(self._averaged), sorted(self._summed))
+        if (sorted(update.averaged), sorted(update.summed)) != expected:
+            raise UpdateError(f'client "{update.client}" sent other arrays than the rest of its cohort.')
+        for name, term in update.summed.items():
+            if term.shape != self._summed[name].shape:
+                raise UpdateError(
+                    f'client "{update.client}": {name} has shape {term.shape}, the others {self._summed[name].shape}.'
+                )
+
+
+def _integers(value: Statistic, name: str) -> NDArray[np.int64] | Wide:
+    if isinstance(value, Wide):
+        return value
+    array = np.asarray(value)
+    return array.astype(np.int64) if array.dtype.kind in "iub" else Wide.of(array, name)
+
+
+def _plus(a: NDArray[np.int64] | Wide, b: NDArray[np.int64] | Wide) -> NDArray[np.int64] | Wide:
+    if isinstance(a, Wide) != isinstance(b, Wide):
+        raise UpdateError("a count and a real number cannot be added; every client must send the same dtype.")
+    return a + b  # type: ignore[operator]

@@ -1,0 +1,132 @@
+"""What an algorithm may ask of a model, whatever library it is written in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.exact import Wide
+from fedpact.core.rows import Rows
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Layout, Vector
+
+Kind = Literal["binary", "multiclass", "regression"]
+
+# A flat numpy array or torch tensor: elementwise arithmetic reads the same on both.
+Array = Any
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What all clients' rows have in common once they are prepared.
+
+    Args:
+        kind: what is predicted.
+        shape: the shape of one example.
+        classes: the labels in the order of their indexes; empty for regression.
+        features: the names of the columns, where the examples are table rows.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    classes: tuple[Any, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A model whose weights are a Vector; it holds no weights of its own that training changes."""
+
+    schema: Schema
+    layout: Layout
+
+    def initial(self, seed: Seed) -> Vector:
+        """Return the weights to start from."""
+        ...
+
+    def predict(self, weights: Vector, x: Any) -> NDArray[np.floating[Any]]:
+        """Return P(class 1) [n], class probabilities [n, classes], or values [n]."""
+        ...
+
+
+class Session(Protocol):
+    """A model in memory, reused for one client after another.
+
+    `weights` and `gradients` hold one flat array for each dtype of trained parameters; algorithms compute on
+    them in place.
+    """
+
+    weights: Sequence[Array]
+    gradients: Sequence[Array]
+
+    def load(self, weights: Vector) -> None:
+        """Overwrite all weights: one copy."""
+        ...
+
+    def store(self) -> Vector:
+        """Return a copy of all weights."""
+        ...
+
+    def bind(self, rows: Rows, seed: Seed) -> None:
+        """Make these rows the ones that `gradient` reads; the seed is for dropout and the like."""
+        ...
+
+    def gradient(self, index: NDArray[np.int64] | None) -> float:
+        """Write the gradient of the mean loss over these rows (None: all) into `gradients`; return the loss."""
+        ...
+
+    def arrays(self, vector: Vector) -> list[Array]:
+        """Return a parameter-shaped vector (layout `layout.wide`) as flat arrays that match `weights`."""
+        ...
+
+
+@runtime_checkable
+class GradientModel(Model, Protocol):
+    """A model that gives gradients."""
+
+    def session(self) -> Session:
+        """Return this thread's session."""
+        ...
+
+
+@runtime_checkable
+class FittingModel(Model, Protocol):
+    """A model that fits by its own means and gives no gradients, such as a scikit-learn estimator."""
+
+    def fit(
+        self, weights: Vector, rows: Rows, epochs: int, batch_size: int | None, lr: float, seed: Seed
+    ) -> tuple[Vector, float]:
+        """Return the weights after local training that started from `weights`, and the mean training loss."""
+        ...
+
+
+@runtime_checkable
+class HessianModel(Model, Protocol):
+    """A model with an exact Hessian."""
+
+    l2: float
+
+    def curvature(
+        self, weights: Vector, rows: Rows
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Return the summed loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
+        ...
+
+    def penalised(self) -> NDArray[np.bool_]:
+        """Return which of the p weights the L2 penalty applies to (not the intercepts)."""
+        ...
+
+
+@runtime_checkable
+class StatisticsModel(Model, Protocol):
+    """A model that is solved from sums over rows."""
+
+    def statistics(self, rows: Rows) -> Mapping[str, Wide | NDArray[np.int64]]:
+        """Return the sums over these rows."""
+        ...
+
+    def solve(self, sums: Mapping[str, Any]) -> Vector:
+        """Return the weights that all rows' sums determine."""
+        ...

@@ -1,0 +1,131 @@
+"""Names for the parts a job is made of: a registry turns {"name": "FedAvg", "lr": 0.1} into an object and back."""
+
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fedpact.core.errors import ConfigError, suggest
+
+Spec = dict[str, Any]
+
+
+class Registry:
+    """Parts of one kind by name, imported when first asked for.
+
+    Args:
+        what: the kind of part, for messages ("algorithm").
+        entries: name → "module:attribute"; each is a frozen dataclass whose fields are its settings.
+        parts: the registry of the parts that these parts are made of (optimisers inside an algorithm).
+    """
+
+    def __init__(self, what: str, entries: Mapping[str, str], parts: "Registry | None" = None) -> None:
+        self.what = what
+        self._entries = dict(entries)
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def load(self, name: str) -> Any:
+        """Return the class of this name.
+
+        Raises:
+            ConfigError: there is none; the nearest name is suggested.
+        """
+        folded = {entry.casefold(): entry for entry in self._entries}
+        if name.casefold() not in folded:
+            raise ConfigError(
+                f'there is no {self.what} "{name}".{suggest(name, self._entries)} '
+                f"Known: {', '.join(sorted(self._entries))}."
+            )
+        module, _, attribute = self._entries[folded[name.casefold()]].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def summary(self, name: str) -> str:
+        """Return the first line of the part's documentation."""
+        return (self.load(name).__doc__ or "").strip().split("\n")[0]
+
+    def build(self, spec: Spec | str) -> Any:
+        """Return the object that a specification describes.
+
+        Raises:
+            ConfigError: the name, a setting or a setting's type is wrong.
+        """
+        spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+        if "name" not in spec:
+            raise ConfigError(f'a {self.what} needs a "name"; got {spec}.')
+        name = spec.pop("name")
+        cls = self.load(name)
+        settings = {field.name: field for field in dataclasses.fields(cls) if field.init}
+        hints = typing.get_type_hints(cls)
+        arguments = {}
+        for key, value in spec.items():
+            if key not in settings:
+                raise ConfigError(
+                    f'{self.what} {name} has no setting "{key}".{suggest(key, settings)} '
+                    f"It has: {', '.join(settings) or 'none'}."
+                )
+            if self._parts is not None and isinstance(value, Mapping) and "name" in value:
+                value = self._parts.build(dict(value))
+            elif isinstance(value, list):
+                value = tuple(value)
+            if not _fits(value, hints[key]):
+                raise ConfigError(
+                    f'{self.what} {name}: "{key}" is {value!r}; it must be {_spell(settings[key].type)}.'
+                )
+            arguments[key] = value
+        try:
+            return cls(**arguments)
+        except TypeError as error:
+            raise ConfigError(f"{self.what} {name}: {error}.") from None
+
+    def describe(self, part: Any) -> Spec:
+        """Return the specification of an object: its name and all its settings.
+
+        Raises:
+            ConfigError: the object is not of a registered class.
+        """
+        name = type(part).__name__
+        if name not in self._entries or type(part) is not self.load(name):
+            raise ConfigError(
+                f"{part!r} is not a registered {self.what}.{suggest(name, self._entries)} "
+                f"Known: {', '.join(sorted(self._entries))}."
+            )
+        spec: Spec = {"name": name}
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if self._parts is not None and dataclasses.is_dataclass(value):
+                value = self._parts.describe(value)
+            spec[field.name] = list(value) if isinstance(value, tuple) else value
+        return spec
+
+
+def _spell(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Check plain values against int, float, bool, str, None and unions; leave richer types to the class."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if isinstance(value, bool | int | float | str) or value is None:
+        # A plain value where a part or a container is wanted.
+        return hint is Any
+    return True

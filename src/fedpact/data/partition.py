@@ -1,0 +1,178 @@
+"""Partitioners: spread one table over simulated clients, every row to exactly one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import ConfigError, DataError, suggest
+from fedpact.core.rows import Rows
+from fedpact.core.seeds import Seed
+from fedpact.data.federation import Federation
+from fedpact.data.split import hold_out
+
+Partition: TypeAlias = dict[str, NDArray[np.intp]]
+"""Client id → the positions of its rows, ascending."""
+
+_MOST_DRAWS = 1000
+
+
+def iid(rows: Rows, clients: int, seed: int = 0) -> Partition:
+    """Deal shuffled rows to clients whose sizes differ by at most one row.
+
+    Raises:
+        ConfigError: fewer than one client, or more clients than rows.
+    """
+    _check_clients(clients, len(rows), min_rows=1)
+    dealt = Seed.of(seed).child("partition", "iid").generator().permutation(len(rows))
+    return _named([np.sort(part) for part in np.array_split(dealt, clients)])
+
+
+def dirichlet(rows: Rows, clients: int, alpha: float, seed: int = 0, min_rows: int = 1) -> Partition:
+    """Skew the labels: each class is spread over the clients in proportions drawn from Dir(alpha).
+
+    Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural Networks", ICML 2019
+    (arXiv 1905.12022), section 4: p_k ~ Dir_J(alpha), and client j gets the share p_kj of class k. The
+    sizes of the clients differ too. (Hsu et al., arXiv 1909.06335, draw the classes' proportions within
+    clients of one size instead.) The draw is repeated until every client has `min_rows` rows.
+
+    Args:
+        rows: with class labels.
+        clients: how many.
+        alpha: concentration, > 0. As it grows every client's labels become the whole's; near 0 a class
+            goes to one client.
+        seed: draws the proportions and the rows.
+        min_rows: that every client gets.
+
+    Raises:
+        ConfigError: an alpha that is not positive, clients or `min_rows` that the rows cannot serve, or
+            proportions that leave a client short in each of 1000 draws.
+        DataError: rows without class labels.
+    """
+    if not 0 < alpha < float("inf"):
+        raise ConfigError(f"alpha of a Dirichlet partition must be a positive number, and is {alpha}.")
+    _check_clients(clients, len(rows), min_rows)
+    classes = _class_positions(rows)
+    generator = Seed.of(seed).child("partition", "dirichlet").generator()
+    class_sizes = np.array([len(positions) for positions in classes])
+    for _ in range(_MOST_DRAWS):
+        cuts = _cuts(generator, class_sizes, clients, alpha)
+        sizes = np.diff(cuts, axis=1).sum(axis=0)
+        if sizes.min() >= min_rows:
+            break
+    else:
+        raise ConfigError(
+            f"In {_MOST_DRAWS} draws from Dir({alpha}), {len(rows)} rows never gave each of {clients} "
+            f"clients {min_rows} row(s): take a larger alpha, fewer clients, or a smaller min_rows."
+        )
+    shuffled = [generator.permutation(positions) for positions in classes]
+    parts = [
+        [pos[cut[k] : cut[k + 1]] for pos, cut in zip(shuffled, cuts, strict=True)] for k in range(clients)
+    ]
+    return _named([np.sort(np.concatenate(part)) for part in parts])
+
+
+def by_column(rows: Rows, column: str) -> Partition:
+    """Give each value of a column a client of its own, named by the value, in order of first appearance.
+
+    Raises:
+        DataError: features that are no table, no such column, or rows without a value in it.
+    """
+    if not hasattr(rows.x, "iloc"):
+        raise DataError(f'Only a table can be split by column "{column}"; these features are an array.')
+    if column not in rows.x.columns:
+        near = suggest(str(column), map(str, rows.x.columns))
+        raise DataError(f'The table has no column "{column}" to split by.{near}')
+    values = rows.x[column]
+    missing = np.flatnonzero(values.isna())
+    if len(missing):
+        raise DataError(
+            f'Column "{column}" says which client a row belongs to, and is missing in {len(missing)} row(s), '
+            f"first in row {missing[0] + 1}: fill them in or leave these rows out."
+        )
+    codes, ids = values.astype(str).factorize()
+    ends = np.cumsum(np.bincount(codes, minlength=len(ids)))
+    return dict(zip(map(str, ids), np.split(np.argsort(codes, kind="stable"), ends[:-1]), strict=True))
+
+
+def federate(
+    rows: Rows,
+    partition: Mapping[str, NDArray[np.integer]],
+    *,
+    test: float = 0.25,
+    seed: int = 0,
+    stratify: bool = True,
+    **about: str,
+) -> Federation:
+    """Return the federation whose clients hold these rows, each with its own test rows kept aside.
+
+    Args:
+        rows: all of them.
+        partition: client id → positions of its rows.
+        test: the share of each client's rows that become its test rows; 0 for none.
+        seed: picks the test rows.
+        stratify: keep each class's share (see `fedpact.data.split.train_test`).
+        about: `name`, `source`, `terms`, `note`, `label` of the `Federation`.
+
+    Raises:
+        DataError: a client without rows, a row that does not exist or that two clients share.
+    """
+    for id, index in partition.items():
+        if len(index) == 0:
+            raise DataError(f'Client "{id}" has no rows: leave it out of the partition, or give it some.')
+        if np.min(index) < 0 or np.max(index) >= len(rows):
+            raise DataError(
+                f'Client "{id}" is given a row that does not exist: there are {len(rows)} rows, from 0.'
+            )
+    given = [position for index in partition.values() for position in index.tolist()]
+    if len(set(given)) < len(given):
+        raise DataError(
+            "The partition gives a row to two clients, or twice to one: give each row once at most."
+        )
+    stream = Seed.of(seed)
+    clients = tuple(hold_out(id, rows.take(index), test, stream, stratify) for id, index in partition.items())
+    return Federation(clients, **about)
+
+
+def _check_clients(clients: int, rows: int, min_rows: int) -> None:
+    if clients < 1 or min_rows < 0:
+        raise ConfigError(f"{clients} clients of at least {min_rows} rows: ask for at least one client.")
+    if rows == 0:
+        raise DataError("There are no rows to spread over clients.")
+    if clients * min_rows > rows:
+        raise ConfigError(
+            f"{rows} rows cannot give {clients} clients {min_rows} row(s) each: take fewer clients"
+            + (" or a smaller min_rows." if min_rows > 1 else ".")
+        )
+
+
+def _class_positions(rows: Rows) -> list[NDArray[np.intp]]:
+    if rows.y is None or rows.y.ndim != 1:
+        raise DataError(
+            "A Dirichlet partition skews class labels, and these rows have no labels of one per row."
+        )
+    labels: NDArray[Any] = rows.y
+    if np.issubdtype(labels.dtype, np.floating) and not np.all(labels == np.floor(labels)):
+        raise DataError(
+            "A Dirichlet partition skews class labels, and these labels are measurements: bin them first."
+        )
+    return [np.flatnonzero(labels == value) for value in np.unique(labels)]
+
+
+def _cuts(
+    generator: np.random.Generator, class_sizes: NDArray[np.integer], clients: int, alpha: float
+) -> NDArray[np.intp]:
+    """Where each shuffled class is cut: [classes, clients + 1], from 0 to the size of the class."""
+    shares = generator.dirichlet(np.full(clients, alpha), size=len(class_sizes))
+    cuts = np.zeros((len(class_sizes), clients + 1), dtype=np.intp)
+    cuts[:, 1:] = np.cumsum(shares, axis=1) * class_sizes[:, None]
+    cuts[:, -1] = class_sizes
+    return cuts
+
+
+def _named(parts: list[NDArray[np.intp]]) -> Partition:
+    digits = len(str(len(parts) - 1))
+    return {f"client-{number:0{digits}d}": part for number, part in enumerate(parts)}

@@ -1,0 +1,115 @@
+"""Fitting: the algorithm that makes a pipeline of a job's preprocessing steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+from fedpact.core.algorithm import ClientState
+from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
+from fedpact.data.preprocess.columns import at_client
+from fedpact.data.preprocess.estimate import Estimate, Estimating
+from fedpact.data.preprocess.pipeline import Pipeline
+from fedpact.data.preprocess.schema import FitSchema
+from fedpact.data.preprocess.steps import Step
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The state of a pipeline that is being fitted.
+
+    Args:
+        round: the number of rounds done.
+        pipeline: the columns agreed on and the steps fitted so far, as plain data; None at first.
+        estimating: the state of the estimate for the step after these.
+    """
+
+    round: int = 0
+    pipeline: Mapping[str, Any] | None = None
+    estimating: Estimating = field(default_factory=Estimating)
+
+
+@dataclass(frozen=True)
+class FitPipeline:
+    """Agree on the columns, then fit each step to tables that the steps before it have prepared.
+
+    The columns take one round; a step takes none for constants and declared categories, one for means,
+    deviations and categories, two for most frequent values, eight for medians. A task carries the steps
+    fitted so far, so clients bring their raw rows to it and keep nothing in between.
+
+    The pipeline depends on the training rows alone, to the last bit, not on how they are spread over clients,
+    nor on the clients' names or order.
+
+    Args:
+        steps: the steps.
+    """
+
+    steps: tuple[Step, ...]
+
+    releases: ClassVar[Literal["averaged", "summed"]] = "summed"
+
+    def init(self, model: Any, seed: Seed) -> Fitting:
+        """Return the state before the first round."""
+        return Fitting()
+
+    def task(self, state: Fitting) -> Task | None:
+        """Return what clients are asked next, or None once every step is fitted."""
+        if state.pipeline is None:
+            return FitSchema().task(state.estimating)
+        pipeline = Pipeline.from_json(state.pipeline)
+        if len(pipeline.steps) == len(self.steps):
+            return None
+        task = self._estimate(pipeline).task(state.estimating)
+        if task is None:
+            return None
+        return replace(task, version=state.round, parameters={**task.parameters, "pipeline": state.pipeline})
+
+    def client(
+        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
+    ) -> tuple[Update, ClientState]:
+        """Return what the server has to know of one client's training rows.
+
+        Raises:
+            DataError: a column cannot be prepared; the client is named.
+            ConfigError: the rows are no table.
+        """
+        if "pipeline" not in task.parameters:
+            return FitSchema().client(model, task, data, kept, seed)
+        pipeline = Pipeline.from_json(task.parameters["pipeline"])
+        with at_client(data.id):
+            prepared = ClientData(data.id, Rows(pipeline.transform(data.train.x)))
+        return self._estimate(pipeline).client(model, task, prepared, kept, seed)
+
+    def server(self, model: Any, state: Fitting, aggregate: Aggregate) -> Fitting:
+        """Return the state with what this round told.
+
+        Raises:
+            DataError: clients' columns disagree, a column has no value at any client, or at the end one is
+                left that no model can read.
+            ConfigError: a step does not fit the columns.
+            QuorumError: other rows answered than in the round before.
+        """
+        if state.pipeline is None:
+            schema = FitSchema()
+            pipeline = Pipeline(schema.fitted(schema.server(model, state.estimating, aggregate)))
+            estimating = Estimating()
+        else:
+            pipeline = Pipeline.from_json(state.pipeline)
+            estimating = self._estimate(pipeline).server(model, state.estimating, aggregate)
+        # A step with no task left gives way to the next, which may have none at all.
+        while len(pipeline.steps) < len(self.steps) and self._estimate(pipeline).task(estimating) is None:
+            found = self._estimate(pipeline).fitted(estimating)
+            step = self.steps[len(pipeline.steps)].fitted(pipeline.columns_out, found)
+            pipeline = Pipeline(pipeline.columns, (*pipeline.steps, step))
+            estimating = Estimating()
+        if len(pipeline.steps) == len(self.steps):
+            pipeline.check_numeric()
+        return Fitting(state.round + 1, pipeline.to_json(), estimating)
+
+    def fitted(self, state: Fitting) -> Pipeline:
+        """Return the pipeline, once there is no task left."""
+        return Pipeline.from_json(state.pipeline or {})
+
+    def _estimate(self, pipeline: Pipeline) -> Estimate:
+        return self.steps[len(pipeline.steps)].estimate(pipeline.columns_out)

@@ -1,0 +1,177 @@
+"""The pipeline: what makes a client's raw table into the matrix that a model reads.
+
+It is part of the model: saved in the model's file, and applied to every row that is ever predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fedpact.core.errors import DataError, ModelError
+from fedpact.core.rows import ClientData, Rows
+from fedpact.data.preprocess.columns import (
+    Columns,
+    Kind,
+    as_categories,
+    as_frame,
+    as_numbers,
+    at_client,
+    column,
+)
+from fedpact.data.preprocess.encode import FittedOneHot
+from fedpact.data.preprocess.impute import FittedImpute
+from fedpact.data.preprocess.scale import FittedStandardize
+from fedpact.data.preprocess.steps import FittedStep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The names that steps go by in a model's file.
+_FITTED: dict[str, Any] = {
+    "Impute": FittedImpute,
+    "Standardize": FittedStandardize,
+    "OneHot": FittedOneHot,
+}
+_NOT_NUMERIC: dict[Kind, str] = {"category": "encode with OneHot, or leave out", "other": "leave out"}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Fitted steps in order; without steps, a check of columns and kinds.
+
+    Rows are counted from 1 in messages.
+
+    Args:
+        columns: the columns of the raw tables that were agreed on.
+        steps: the steps.
+    """
+
+    columns: Columns
+    steps: tuple[FittedStep, ...] = ()
+
+    @cached_property
+    def columns_out(self) -> Columns:
+        """The columns behind the last step."""
+        columns = self.columns
+        for step in self.steps:
+            columns = step.columns_out(columns)
+        return columns
+
+    @property
+    def feature_names_out(self) -> tuple[str, ...]:
+        """The names of the matrix's columns."""
+        return self.columns_out.names
+
+    def transform(self, x: Any) -> pd.DataFrame:
+        """Return the prepared table; columns that were not agreed on are left out.
+
+        Args:
+            x: a DataFrame, or an array [n, columns].
+
+        Raises:
+            DataError: a column is missing, a numeric column holds text or an infinite number, or a step
+                cannot prepare a value.
+            ConfigError: an array that is no table.
+        """
+        frame = self._aligned(as_frame(x))
+        for step in self.steps:
+            frame = step.transform(frame)
+        return frame
+
+    def check_numeric(self) -> None:
+        """Make sure that every column behind the last step is numeric.
+
+        Raises:
+            DataError: some are not.
+        """
+        for kind, advice in _NOT_NUMERIC.items():
+            names = self.columns_out.of_kind(kind)
+            if names:
+                raise DataError(f"no model can read what these columns hold; {advice}: {', '.join(names)}.")
+
+    def matrix(self, x: Any, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+        """Return the prepared rows as a matrix [n, features], in the order of `feature_names_out`.
+
+        Args:
+            x: a DataFrame, or an array [n, columns].
+            dtype: float64 or float32.
+
+        Raises:
+            DataError: as `transform`; and where a column is not numeric, still has missing values, or holds
+                a number that does not fit the dtype.
+            ConfigError: an array that is no table.
+        """
+        self.check_numeric()
+        frame = self.transform(x)
+        matrix = np.empty((len(frame), len(self.feature_names_out)), dtype)
+        for i, name in enumerate(self.feature_names_out):
+            values = frame[name].to_numpy(np.float64)
+            missing = int(np.isnan(values).sum())
+            if missing:
+                raise DataError(f'column "{name}" still has {missing} missing value(s); add Impute.')
+            with np.errstate(over="ignore"):
+                matrix[:, i] = values
+            if not np.isfinite(matrix[:, i]).all():
+                raise DataError(
+                    f'column "{name}" holds numbers too large for {np.dtype(dtype)}; add Standardize.'
+                )
+        return matrix
+
+    def prepare(self, data: ClientData, dtype: DTypeLike = np.float64) -> ClientData:
+        """Return the client with matrices in the place of its tables.
+
+        Raises:
+            DataError: as `matrix`, with the client named.
+        """
+        with at_client(data.id):
+            train = Rows(self.matrix(data.train.x, dtype), data.train.y)
+            if data.test is None:
+                return ClientData(data.id, train)
+            return ClientData(data.id, train, Rows(self.matrix(data.test.x, dtype), data.test.y))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the pipeline as plain data."""
+        names = {cls: name for name, cls in _FITTED.items()}
+        return {
+            "columns": self.columns.to_json(),
+            "steps": [{"name": names[type(step)], **step.to_json()} for step in self.steps],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Pipeline:
+        """Return the pipeline that `to_json` wrote down.
+
+        Raises:
+            ModelError: these are no such data, or a step that this version does not know.
+        """
+        try:
+            for step in data["steps"]:
+                if step["name"] not in _FITTED:
+                    raise ModelError(
+                        f'this version of Fedpact knows no preprocessing step "{step["name"]}"; it knows '
+                        f"{', '.join(_FITTED)}."
+                    )
+            steps = tuple(_FITTED[step["name"]].from_json(step) for step in data["steps"])
+            return cls(Columns.from_json(data["columns"]), steps)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the model's preprocessing cannot be read: {error!r}.") from error
+
+    def _aligned(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import pandas as pd
+
+        aligned: dict[str, Any] = {}
+        for name, kind in self.columns.items:
+            if kind == "numeric":
+                aligned[name] = as_numbers(frame, name)
+            elif kind == "category":
+                codes, categories = as_categories(frame, name)
+                aligned[name] = np.array([*categories, None], object)[codes]
+            else:
+                aligned[name] = column(frame, name)
+        return pd.DataFrame(aligned, index=frame.index, copy=False)

@@ -1,0 +1,154 @@
+"""The columns that all clients' tables have in common: agreed on before anything else is computed."""
+
+from __future__ import annotations
+
+import numbers
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from fedpact.core.algorithm import ClientState
+from fedpact.core.errors import DataError, suggest
+from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.rows import ClientData
+from fedpact.core.seeds import Seed
+from fedpact.data.preprocess.columns import Columns, Kind, as_frame, at_client
+from fedpact.data.preprocess.estimate import Estimating, ask, reply
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_IN_WORDS: dict[Kind, str] = {"numeric": "numbers", "category": "text", "other": "something else"}
+_CONFLICTS_SHOWN = 20
+
+# (name, kind or None where all is missing, description) of each column of one client.
+_Table = list[tuple[str, Kind | None, str]]
+_Conflict = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class FitSchema:
+    """An algorithm of one task: clients describe their columns, the server agrees on names, kinds and order.
+
+    Every client must have the same columns. A column without any value agrees with all kinds; without a
+    value at any client it is numeric. Where clients order their columns differently, the mean place counts.
+    """
+
+    releases: ClassVar[Literal["averaged", "summed"]] = "summed"
+
+    def init(self, model: Any, seed: Seed) -> Estimating:
+        """Return the state before the first round."""
+        return Estimating()
+
+    def task(self, state: Estimating) -> Task | None:
+        """Ask every client, once."""
+        return ask(state, "collect") if state.round == 0 else None
+
+    def client(
+        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
+    ) -> tuple[Update, ClientState]:
+        """Return the names and kinds of the columns of the training rows; no value leaves the client."""
+        with at_client(data.id):
+            frame = as_frame(data.train.x)
+            described = [[name, *_describe(frame[name])] for name in frame.columns]
+        return reply(task, data, answer=described), kept
+
+    def server(self, model: Any, state: Estimating, aggregate: Aggregate) -> Estimating:
+        """Agree on the columns.
+
+        Raises:
+            DataError: clients disagree; each client and column is named.
+        """
+        return Estimating(state.round + 1, _agreed(aggregate.answers).to_json())
+
+    def fitted(self, state: Estimating) -> Columns:
+        """Return the columns."""
+        return Columns.from_json(state.found)
+
+
+def _describe(values: pd.Series[Any]) -> tuple[Kind | None, str]:
+    import pandas as pd
+    from pandas.api import types
+
+    present = values[values.notna()]
+    if present.empty:
+        return None, "nothing but missing values"
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return "category", "a pandas categorical"
+    if types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype):
+        return "numeric", "numbers"
+    if isinstance(values.dtype, pd.StringDtype):
+        return "category", "text"
+    is_text = np.array([isinstance(value, str) for value in present])
+    if is_text.all():
+        return "category", "text"
+    if not all(isinstance(value, numbers.Real | np.bool_ | Decimal) for value in present[~is_text]):
+        return "other", f"values of dtype {values.dtype}"
+    if not is_text.any():
+        return "numeric", "numbers"
+    first = int(np.flatnonzero(values.notna())[np.argmax(is_text)]) + 1
+    return "category", f"text among numbers in {is_text.sum()} row(s), first in row {first}"
+
+
+def _agreed(tables: Mapping[str, _Table]) -> Columns:
+    places = Counter[str]()
+    for table in tables.values():
+        places.update({name: place for place, (name, _, _) in enumerate(table)})
+    described = {
+        client: {name: (kind, words) for name, kind, words in table} for client, table in tables.items()
+    }
+    items: list[tuple[str, Kind]] = []
+    conflicts: list[_Conflict] = []
+    for name in sorted(places, key=lambda name: (places[name], name)):
+        having = {client: columns[name] for client, columns in described.items() if name in columns}
+        if len(having) < len(described):
+            conflicts += _missing(name, described)
+        kinds = Counter(kind for kind, _ in having.values() if kind is not None)
+        # The first of the most frequent kinds: numbers before text, and where there is no value at all.
+        usual = max(_IN_WORDS, key=lambda kind: kinds[kind])
+        conflicts += [
+            (client, name, f"{words}, where others have {_IN_WORDS[usual]}")
+            for client, (kind, words) in having.items()
+            if kind not in (None, usual)
+        ]
+        items.append((name, usual))
+    if conflicts:
+        raise DataError(_in_a_table(conflicts))
+    return Columns(tuple(items))
+
+
+def _missing(name: str, described: Mapping[str, Mapping[str, Any]]) -> list[_Conflict]:
+    """Name the clients that lack a column, or those that have it where these are not the most."""
+    having = [client for client, columns in described.items() if name in columns]
+    lacking = [client for client in described if client not in having]
+    if len(having) > len(lacking):
+        usual = described[having[0]].keys()
+        return [
+            (client, name, "is missing" + suggest(name, described[client].keys() - usual))
+            for client in lacking
+        ]
+    usual = described[lacking[0]].keys()
+    return [
+        (client, name, "is missing at others" + suggest(name, usual - described[client].keys()))
+        for client in having
+    ]
+
+
+def _in_a_table(conflicts: list[_Conflict]) -> str:
+    shown = [("client", "column", "what differs"), *conflicts[:_CONFLICTS_SHOWN]]
+    wide, wider = (max(len(row[i]) for row in shown) for i in (0, 1))
+    lines = [f"  {client:{wide}}  {name:{wider}}  {what}" for client, name, what in shown]
+    more = len(conflicts) - _CONFLICTS_SHOWN
+    return "\n".join(
+        [
+            "the clients' tables do not have the same columns:",
+            *lines,
+            *([f"  and {more} more"] if more > 0 else []),
+            'Give all clients the same columns. A mark for missing values, such as "?", turns a column of '
+            "numbers into text: leave such cells empty.",
+        ]
+    )

@@ -1,0 +1,65 @@
+"""What a step of preprocessing is: a specification, and the fitted step that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fedpact.core.errors import ConfigError
+from fedpact.data.preprocess.columns import Columns
+from fedpact.data.preprocess.estimate import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Step(Protocol):
+    """A step as a job names it: a frozen dataclass of settings."""
+
+    def estimate(self, columns: Columns) -> Estimate:
+        """Return what finds out about all clients' rows; an estimate of no columns where nothing has to be.
+
+        Args:
+            columns: the columns that the step is given.
+
+        Raises:
+            ConfigError: the step does not fit the columns.
+        """
+        ...
+
+    def fitted(self, columns: Columns, estimates: Mapping[str, Any]) -> FittedStep:
+        """Return the step that the estimates, column by column, make of it."""
+        ...
+
+
+class FittedStep(Protocol):
+    """A fitted step: plain data, the same at every client."""
+
+    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the prepared table; columns that the step does not know stay as they are.
+
+        Raises:
+            DataError: a column is missing, or holds what the step cannot prepare.
+        """
+        ...
+
+    def columns_out(self, columns: Columns) -> Columns:
+        """Return the columns that the step makes of these."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the step as plain data."""
+        ...
+
+
+def as_names(step: str, columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return a step's setting `columns` as a tuple.
+
+    Raises:
+        ConfigError: it is no list of names.
+    """
+    if columns is None:
+        return None
+    if isinstance(columns, str) or not all(isinstance(name, str) for name in columns):
+        raise ConfigError(f"{step}: columns is {columns!r}; it must be a list of column names.")
+    return tuple(columns)

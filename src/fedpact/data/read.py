@@ -1,0 +1,266 @@
+"""Readers: a file, a DataFrame, arrays or a torch Dataset become a client's rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import ConfigError, DataError, suggest
+from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
+from fedpact.data import partition, tables
+from fedpact.data.federation import Federation
+from fedpact.data.split import hold_out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Examples(Protocol):
+    """Examples by position, as a torch Dataset has them: each an (x, y) pair, or x alone."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | tuple[Any, Any] | Examples"
+"""A path to a table, a table, an (x, y) pair of arrays, or a torch Dataset."""
+
+
+def client(
+    id: str,
+    source: Source,
+    label: str | None = None,
+    *,
+    test: float | Source = 0.25,
+    seed: int = 0,
+    stratify: bool = True,
+    columns: Sequence[str] | None = None,
+    text: Collection[str] = (),
+    names: Sequence[str] | None = None,
+) -> ClientData:
+    """Read one client's rows and keep some aside as test rows.
+
+    A table's features stay a DataFrame, without the label's column; anything else becomes an array
+    [n, ...]. Labels become an array [n]. In a text file an empty cell, "?" and what pandas takes for
+    missing are missing. Errors count rows from 1, without the line of column names.
+
+    Args:
+        id: the client's name, unique in its federation.
+        source: a path to a table (.csv, .data, .tsv, each also .gz; .parquet), a DataFrame, a pair (x, y)
+            of arrays where y may be None, or a torch Dataset, whose examples are stacked.
+        label: the column that holds the label, where the source is a table.
+        test: the share of the rows that become test rows (0 for none), or a source that holds them.
+        seed: picks the test rows; the same for every client, whose id makes the stream its own.
+        stratify: keep each class's share (see `fedpact.data.split.train_test`).
+        columns: the feature columns to keep, in this order; all by default. Tables only.
+        text: columns to read as text although they look like numbers: postal codes, ICD codes. Tables only.
+        names: the columns' names, for a text file without a line of names.
+
+    Raises:
+        DataError: no such file or column, no rows, missing labels, x and y of different lengths, a column
+            that mixes numbers and text, or a file that is not what its name says.
+        ConfigError: an option that this kind of source does not have.
+    """
+    if not id:
+        raise ConfigError("A client needs a name: give it an id that is not empty.")
+    reading = _Reading(f'Client "{id}"', label, columns, text, names)
+    rows = reading.rows(source)
+    if isinstance(test, (int, float)):
+        return hold_out(id, rows, float(test), Seed.of(seed), stratify)
+    return ClientData(id, rows, reading.like(rows, reading.rows(test)))
+
+
+def clients(
+    sources: Mapping[str, Source],
+    label: str | None = None,
+    *,
+    test: float | Mapping[str, Source] = 0.25,
+    name: str = "",
+    **options: Any,
+) -> Federation:
+    """Read a federation, each client as `client` reads it.
+
+    Args:
+        sources: client id → where its rows are.
+        label: the column that holds the label, where the sources are tables.
+        test: one share for all, or client id → where its test rows are.
+        name: the federation's name.
+        options: `seed`, `stratify`, `columns`, `text`, `names`, as for `client`.
+
+    Raises:
+        DataError, ConfigError: as `client`; and DataError where `test` lacks a client.
+    """
+    if isinstance(test, Mapping):
+        for id in sources:
+            if id not in test:
+                raise DataError(f'Client "{id}" has no test rows given.{suggest(id, test)}')
+        tests: Mapping[str, float | Source] = test
+    else:
+        tests = dict.fromkeys(sources, test)
+    read = tuple(client(id, source, label, test=tests[id], **options) for id, source in sources.items())
+    return Federation(read, name=name, label=label or "")
+
+
+def by_column(
+    table: str | os.PathLike[str] | pd.DataFrame,
+    column: str,
+    label: str | None = None,
+    *,
+    test: float = 0.25,
+    seed: int = 0,
+    stratify: bool = True,
+    columns: Sequence[str] | None = None,
+    text: Collection[str] = (),
+    names: Sequence[str] | None = None,
+    name: str = "",
+) -> Federation:
+    """Read one table and make a client of each value of a column, which then is no feature any more.
+
+    Args:
+        table: a path to a table, or a DataFrame.
+        column: says which client a row belongs to, such as its hospital.
+        label: the column that holds the label.
+        test: the share of each client's rows that become its test rows; 0 for none.
+        seed: picks the test rows.
+        stratify: keep each class's share.
+        columns: the feature columns to keep; all by default.
+        text: columns to read as text although they look like numbers.
+        names: the columns' names, for a text file without a line of names.
+        name: the federation's name.
+
+    Raises:
+        DataError, ConfigError: as `client`; and DataError for a row without a value in the column.
+    """
+    features = None if columns is None else [column, *(each for each in columns if each != column)]
+    rows = _Reading("The table", label, features, text, names).rows(table)
+    return partition.federate(
+        Rows(rows.x.drop(columns=column), rows.y),
+        partition.by_column(rows, column),
+        test=test,
+        seed=seed,
+        stratify=stratify,
+        name=name,
+        note=f'One client for each value of column "{column}".',
+        label=label or "",
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What was asked of a source, and in whose name errors speak."""
+
+    whose: str
+    label: str | None
+    columns: Sequence[str] | None
+    text: Collection[str]
+    names: Sequence[str] | None
+
+    def rows(self, source: Any) -> Rows:
+        import pandas as pd
+
+        if isinstance(source, (str, os.PathLike)):
+            table = tables.read_table(self.whose, Path(source), text=self.text, names=self.names)
+            rows = self._of_table(table)
+        elif isinstance(source, pd.DataFrame):
+            self._refuse("a text file without a line of names", names=self.names)
+            rows = self._of_table(source)
+        else:
+            self._refuse("a table", label=self.label, columns=self.columns, text=self.text, names=self.names)
+            rows = self._of_arrays(*_pair(self.whose, source))
+        if len(rows) == 0:
+            raise DataError(f"{self.whose} has no rows: give it at least one, or leave it out.")
+        return rows
+
+    def like(self, train: Rows, test: Rows) -> Rows:
+        """Return the test rows with the columns in the train rows' order, once they fit together."""
+        if (test.y is None) != (train.y is None):
+            raise DataError(f"{self.whose}: either both train and test rows have labels, or neither.")
+        if not (hasattr(train.x, "iloc") and hasattr(test.x, "iloc")):
+            if train.x.shape[1:] != test.x.shape[1:]:
+                shapes = f"{train.x.shape[1:]} and {test.x.shape[1:]}"
+                raise DataError(f"{self.whose}: a train row and a test row have different shapes, {shapes}.")
+            return test
+        lacking = [each for each in train.x.columns if each not in test.x.columns]
+        added = [each for each in test.x.columns if each not in train.x.columns]
+        if lacking or added:
+            which = (
+                f'the test rows lack column "{lacking[0]}"'
+                if lacking
+                else f'only they have column "{added[0]}"'
+            )
+            raise DataError(f"{self.whose}: train and test rows must have the same columns, but {which}.")
+        return Rows(test.x[list(train.x.columns)], test.y)
+
+    def _of_table(self, table: pd.DataFrame) -> Rows:
+        return tables.rows_of(self.whose, table, self.label, columns=self.columns, text=self.text)
+
+    def _of_arrays(self, x: Any, y: NDArray[Any] | None) -> Rows:
+        import pandas as pd
+
+        if y is not None:
+            if len(x) != len(y):
+                raise DataError(
+                    f"{self.whose} has {len(x)} rows of features and {len(y)} labels: give one a row."
+                )
+            missing: NDArray[np.bool_] = np.any(pd.isna(y), axis=tuple(range(1, y.ndim)))
+            tables.check_labels(self.whose, missing, "y")
+        return Rows(self._of_table(x).x if isinstance(x, pd.DataFrame) else x, y)
+
+    def _refuse(self, kind: str, **options: object) -> None:
+        for option, value in options.items():
+            if value:
+                raise ConfigError(
+                    f"{self.whose}: {option}={value!r} is for {kind}; leave it out for this source."
+                )
+
+
+def _pair(whose: str, source: Any) -> tuple[Any, NDArray[Any] | None]:
+    if isinstance(source, tuple) and len(source) == 2:
+        x, y = source
+    elif isinstance(source, np.ndarray):
+        x, y = source, None
+    elif hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        x, y = _stacked(whose, source)
+    else:
+        raise DataError(
+            f"{whose}: a {type(source).__name__} is no source of rows. "
+            "Give a path, a DataFrame, a pair (x, y) of arrays, or a torch Dataset."
+        )
+    features = x if hasattr(x, "iloc") else _array(whose, "x", x)
+    return features, None if y is None else _array(whose, "y", y)
+
+
+def _stacked(whose: str, examples: Examples) -> tuple[Any, Any]:
+    # By position, since a torch Dataset need not end with the IndexError that a for loop waits for.
+    items = [examples[position] for position in range(len(examples))]
+    if not items:
+        raise DataError(f"{whose} has no rows: give it at least one, or leave it out.")
+    paired = isinstance(items[0], (tuple, list)) and len(items[0]) == 2
+    try:
+        x = np.stack([np.asarray(item[0] if paired else item) for item in items])
+        y = np.stack([np.asarray(item[1]) for item in items]) if paired else None
+    except (ValueError, TypeError, IndexError) as error:
+        raise DataError(f"{whose}: the examples cannot be stacked into one array: {error}") from error
+    return x, y
+
+
+def _array(whose: str, name: str, values: Any) -> NDArray[Any]:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{whose}: {name} cannot be made an array: {error}") from error
+    if array.ndim == 0:
+        raise DataError(
+            f"{whose}: {name} must be an array with one entry per row, not a {type(values).__name__}."
+        )
+    if name == "x" and array.dtype == object:
+        raise DataError(f"{whose}: x is an array of objects: give an array of one dtype, or a DataFrame.")
+    # A torch Dataset often gives its label as an array of one.
+    return array[:, 0] if name == "y" and array.shape[1:] == (1,) else array

@@ -1,0 +1,78 @@
+"""Rows to learn from and rows to be judged on: a seeded split that keeps each class's share."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
+
+MOST_CLASSES = 50
+
+
+def train_test(rows: Rows, share: float, seed: Seed, stratify: bool = True) -> tuple[Rows, Rows]:
+    """Return the train rows and the test rows: every row is in exactly one of them, in its old order.
+
+    Stratified, each class gives the test rows `share` of its own rows, rounded up or down by largest
+    remainder so that the total is right too. A class always keeps a row to train on, so a class of one
+    row goes to train; the test rows may therefore be none. Labels that are no classes (`holds_classes`)
+    are split as one class.
+
+    Args:
+        rows: n rows.
+        share: of the rows that become test rows, between 0 and 1.
+        seed: the stream that picks them.
+        stratify: keep each class's share.
+
+    Raises:
+        ConfigError: a share outside (0, 1).
+        DataError: no rows.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"The share of test rows must lie between 0 and 1, and is {share}: take 0.25, say.")
+    if len(rows) == 0:
+        raise DataError("There are no rows to split into train rows and test rows.")
+    labels = rows.y if stratify and rows.y is not None and holds_classes(rows.y) else np.zeros(len(rows))
+    _, strata, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    generator = seed.generator()
+    is_test = np.zeros(len(rows), dtype=bool)
+    for stratum, count in enumerate(_test_counts(sizes, share)):
+        is_test[generator.permutation(np.flatnonzero(strata == stratum))[:count]] = True
+    return rows.take(np.flatnonzero(~is_test)), rows.take(np.flatnonzero(is_test))
+
+
+def hold_out(id: str, rows: Rows, share: float, seed: Seed, stratify: bool = True) -> ClientData:
+    """Return the client with `share` of its rows kept aside as test rows, by `train_test`.
+
+    The stream is the client's own, so adding a client changes no other client's split. The client keeps no
+    test rows (None) where the share is 0 or too small to make a row.
+    """
+    if share == 0:
+        return ClientData(id, rows)
+    train, test = train_test(rows, share, seed.child("client", id, "test rows"), stratify)
+    return ClientData(id, train, test if len(test) else None)
+
+
+def holds_classes(labels: NDArray[Any]) -> bool:
+    """Return whether labels name classes, rather than measure something or give each row its own name.
+
+    They do when they are one per row, at most 50 distinct, and, if floats, all whole numbers.
+    """
+    if labels.ndim != 1:
+        return False
+    if np.issubdtype(labels.dtype, np.floating) and not np.all(labels == np.floor(labels)):
+        return False
+    return len(np.unique(labels)) <= MOST_CLASSES
+
+
+def _test_counts(sizes: NDArray[np.integer], share: float) -> NDArray[np.integer]:
+    # Rounding first: 0.29 * 100 is 28.999999999999996, and its floor is not what was meant.
+    quotas = np.round(np.where(sizes > 1, sizes * share, 0.0), 9)
+    counts = np.floor(quotas).astype(np.int64)
+    missing = int(np.floor(quotas.sum() + 0.5)) - int(counts.sum())
+    may_give = (quotas > counts) & (counts < sizes - 1)
+    by_remainder = np.argsort(np.where(may_give, counts - quotas, 1.0), kind="stable")
+    counts[by_remainder[: min(missing, int(may_give.sum()))]] += 1
+    return counts

@@ -1,0 +1,65 @@
+"""From what a user calls a model to a model's specification, and between specifications and plain data."""
+
+import copy
+import sys
+from typing import Any
+
+from fedpact.algorithms.fedavg import FedAvg
+from fedpact.algorithms.one_shot import OneShot
+from fedpact.core.errors import ModelError
+from fedpact.core.registry import Spec
+from fedpact.core.vector import Vector
+from fedpact.learn import MODELS
+from fedpact.learn.naive_bayes import GaussianNB, MultinomialNB
+
+
+def model_of(model: Any) -> Any:
+    """Return the specification of a model: one of `fp.models`, a torch.nn.Module, or a scikit-learn estimator.
+
+    Raises:
+        ModelError: it is none of these.
+    """
+    if hasattr(model, "build"):
+        return model
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from fedpact.learn.torch import Torch
+
+        return Torch(model)
+    if hasattr(model, "get_params") and hasattr(model, "fit"):
+        from fedpact.learn.sklearn import from_estimator
+
+        return from_estimator(model)
+    if isinstance(model, str | dict):
+        return build_model({"name": model} if isinstance(model, str) else model)
+    raise ModelError(
+        f"{type(model).__name__} is no model: give one of fp.models ({', '.join(MODELS)}), a torch.nn.Module, "
+        "or a linear scikit-learn estimator."
+    )
+
+
+def describe_model(spec: Any) -> Spec:
+    """Return a model's specification as plain data; what is code, such as a module, appears as its digest."""
+    described: Spec = spec.describe() if hasattr(spec, "describe") else MODELS.describe(spec)
+    return described
+
+
+def build_model(spec: Spec) -> Any:
+    """Return the model specification that plain data describe.
+
+    Raises:
+        ConfigError: a name or a setting is wrong.
+    """
+    return MODELS.build(spec)
+
+
+def default_algorithm(spec: Any) -> Any:
+    """Return the algorithm that a model is trained with if none is named."""
+    return OneShot() if isinstance(spec, GaussianNB | MultinomialNB) else FedAvg()
+
+
+def starting_from(model: Any, weights: Vector) -> Any:
+    """Return the model with other weights to start from."""
+    started = copy.copy(model)
+    started.initial = lambda seed: weights.copy()
+    return started

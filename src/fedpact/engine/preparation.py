@@ -1,0 +1,127 @@
+"""From a client's raw rows to what a model reads: agreed on and fitted over all clients, applied at each alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.model import Schema
+from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
+from fedpact.data.agree import AgreeOnRows, Labels, classes_of
+from fedpact.data.preprocess.columns import at_client
+from fedpact.data.preprocess.fit import FitPipeline
+from fedpact.data.preprocess.pipeline import Pipeline
+from fedpact.engine.in_process import InProcess
+from fedpact.engine.population import Population
+from fedpact.engine.rounds import Rules, hold_to_end
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How raw rows become examples and labels.
+
+    Args:
+        labels: the kind and classes of the labels.
+        shape: the shape of one example.
+        pipeline: what prepares the rows of a table; None for arrays that are read as they are.
+    """
+
+    labels: Labels
+    shape: tuple[int, ...]
+    pipeline: Pipeline | None
+
+    @property
+    def schema(self) -> Schema:
+        """What a model is built for."""
+        features = self.pipeline.feature_names_out if self.pipeline else ()
+        return Schema(self.labels.kind, self.shape, self.labels.classes, tuple(features))
+
+    def client(self, data: ClientData, dtype: str) -> ClientData:
+        """Return a client with prepared rows.
+
+        Args:
+            data: the client with its raw rows.
+            dtype: of the examples, where they are floats.
+
+        Raises:
+            DataError: its rows do not fit; the client, the column and the row are named.
+        """
+        test = None if data.test is None else self._rows(data.test, dtype, data.id)
+        return ClientData(data.id, self._rows(data.train, dtype, data.id), test)
+
+    def examples(self, x: Any, dtype: str, client: str = "") -> NDArray[Any]:
+        """Return features as the model reads them [n, ...].
+
+        Raises:
+            DataError: a column is missing, or they have another shape.
+        """
+        if self.pipeline is not None:
+            with at_client(client):
+                return self.pipeline.matrix(x, dtype)
+        x = np.asarray(x)
+        if x.shape[1:] != self.shape:
+            raise DataError(
+                f'client "{client}": the examples have shape {x.shape[1:]}; the model was made for {self.shape}.'
+            )
+        return x.astype(dtype, copy=False) if x.dtype.kind == "f" else x
+
+    def answers(self, predicted: NDArray[Any]) -> NDArray[Any]:
+        """Return the labels that a model's predictions stand for."""
+        return classes_of(self.labels, predicted)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the preparation as plain data."""
+        return {
+            "kind": self.labels.kind,
+            "classes": list(self.labels.classes),
+            "shape": list(self.shape),
+            "pipeline": None if self.pipeline is None else self.pipeline.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Preparation":
+        """Return the preparation that `to_json` wrote down."""
+        pipeline = None if data["pipeline"] is None else Pipeline.from_json(data["pipeline"])
+        return cls(Labels(data["kind"], tuple(data["classes"])), tuple(data["shape"]), pipeline)
+
+    def _rows(self, rows: Rows, dtype: str, client: str) -> Rows:
+        labels = None if rows.y is None else self.labels.encode(rows.y, client)
+        return Rows(self.examples(rows.x, dtype, client), labels)
+
+
+def prepare(
+    model: Any, steps: Sequence[Any], population: Population, engine: InProcess, rules: Rules, seed: Seed
+) -> Preparation:
+    """Agree on labels and columns, and fit each step on what the steps before it make of the training rows.
+
+    Args:
+        model: the model's specification, for the kind of label it is made for.
+        steps: the specifications of the steps.
+        population: the clients with their raw rows.
+        engine: who runs the clients.
+        rules: how many must answer.
+        seed: the job's.
+
+    Raises:
+        DataError: a client's rows cannot be used, or clients do not agree; each is named.
+        ConfigError: a step does not fit the columns.
+    """
+
+    def ask(algorithm: Any) -> Any:
+        return hold_to_end(engine, algorithm, None, population, rules, seed.child(type(algorithm).__name__))
+
+    agreement = ask(AgreeOnRows(getattr(model, "kind", None)))
+    if agreement.shape is not None and not steps:
+        return Preparation(agreement.labels, agreement.shape, None)
+    if agreement.shape is not None and len(agreement.shape) != 1:
+        raise ConfigError(
+            f"preprocess prepares tables, but these examples are arrays of shape {agreement.shape}; "
+            "leave preprocess out."
+        )
+    fitting = FitPipeline(tuple(steps))
+    pipeline = fitting.fitted(ask(fitting))
+    return Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline)

@@ -1,0 +1,309 @@
+"""What a run gave: the model, its history, what each client did, and how to use and keep all of it."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import DataError, DependencyError, ModelError
+from fedpact.core.job import Job
+from fedpact.core.rows import ClientData
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Vector
+from fedpact.data.tables import read_table
+from fedpact.engine.evaluation import Evaluation, evaluate_clients
+from fedpact.engine.in_process import InProcess
+from fedpact.engine.models import build_model, model_of
+from fedpact.engine.population import Population, Prepared, as_population
+from fedpact.engine.preparation import Preparation
+from fedpact.engine.runner import Progress
+from fedpact.store.files import write_atomically
+from fedpact.store.modelfile import load_model, save_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_MODEL, _RESULT, _HISTORY, _CLIENTS = "model.safetensors", "result.json", "history.csv", "clients.csv"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a run.
+
+    Args:
+        job: what was asked for.
+        fitted: the model and its weights.
+        history: one row for each round: training loss, metrics on held-out rows, clients, failures, bytes
+            and seconds.
+        clients: one row for each client: rows, rounds, failures, seconds, bytes, and its own metrics.
+        failures: one row for each failure: round, client and reason.
+        evaluation: of the final model on held-out rows; None if no client holds any aside.
+        stopped: why the run ended.
+    """
+
+    job: Job
+    fitted: "Fitted"
+    history: "pd.DataFrame"
+    clients: "pd.DataFrame"
+    failures: "pd.DataFrame"
+    evaluation: Evaluation | None
+    stopped: str
+
+    @classmethod
+    def of(
+        cls,
+        job: Job,
+        fitted: "Fitted",
+        progress: Progress,
+        evaluation: Evaluation | None,
+        population: Population,
+        stopped: str,
+    ) -> "Result":
+        """Return the result of a run that has made this progress."""
+        import pandas as pd
+
+        history = [dict(record) for record in progress.history]
+        if evaluation is not None and history:
+            history[-1].update(evaluation.record())
+        present = set(population.ids(len(history)))
+        clients = {
+            id: {
+                "train_rows": population.size(id) if id in present else None,
+                "test_rows": evaluation.rows.get(id, 0) if evaluation else 0,
+                **totals,
+                **(evaluation.clients.get(id, {}) if evaluation else {}),
+            }
+            for id, totals in sorted(progress.clients.items())
+        }
+        return cls(
+            job,
+            fitted,
+            pd.DataFrame(history).set_index("round"),
+            pd.DataFrame.from_dict(clients, orient="index").rename_axis("client"),
+            pd.DataFrame(progress.failures, columns=["round", "client", "reason"]),
+            evaluation,
+            stopped,
+        )
+
+    @property
+    def model(self) -> Any:
+        """The trained model in its own library: a torch module, a scikit-learn estimator, or named arrays."""
+        return self.fitted.export()
+
+    @property
+    def weights(self) -> Vector:
+        """The trained weights."""
+        return self.fitted.weights
+
+    @property
+    def seconds(self) -> float:
+        """How long the rounds took together."""
+        return float(self.history["seconds"].sum())
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes of arrays sent to clients, over all rounds."""
+        return int(self.history["download_bytes"].sum())
+
+    @property
+    def upload_bytes(self) -> int:
+        """Bytes of arrays sent by clients, over all rounds."""
+        return int(self.history["upload_bytes"].sum())
+
+    def predict(self, rows: Any) -> NDArray[Any]:
+        """Return labels (or numbers, for a regression) for raw rows; see `Fitted.predict`."""
+        return self.fitted.predict(rows)
+
+    def predict_proba(self, rows: Any) -> NDArray[np.floating[Any]]:
+        """Return class probabilities [n, classes] for raw rows; see `Fitted.predict_proba`."""
+        return self.fitted.predict_proba(rows)
+
+    def evaluate(self, clients: Population | Iterable[ClientData]) -> Evaluation:
+        """Return how good the model is on clients' held-out rows; see `Fitted.evaluate`."""
+        return self.fitted.evaluate(clients)
+
+    def plot(self, metric: str | None = None) -> "Figure":
+        """Return a figure of the training loss and of a metric over rounds: all rows, mean and worst client.
+
+        Args:
+            metric: one of the history's; None for the first of accuracy, rmse.
+
+        Raises:
+            DependencyError: matplotlib is not installed.
+            ConfigError: there is no such metric.
+        """
+        from fedpact.engine.picture import draw_history
+
+        return draw_history(self.history, metric)
+
+    def save(self, folder: str | Path) -> None:
+        """Write model, tables and summary into a folder; each file whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.fitted.save(folder / _MODEL, self.job)
+        for name, table in ((_HISTORY, self.history), (_CLIENTS, self.clients)):
+            write_atomically(folder / name, table.to_csv().encode())
+        summary = {
+            "job": self.job.model_dump(mode="json"),
+            "digest": self.job.digest,
+            "stopped": self.stopped,
+            "failures": self.failures.to_dict(orient="records"),
+            "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
+        }
+        write_atomically(folder / _RESULT, json.dumps(summary, ensure_ascii=False).encode())
+
+    @classmethod
+    def load(cls, folder: str | Path, model: Any = None) -> "Result":
+        """Read what `save` wrote.
+
+        Args:
+            folder: the run's folder.
+            model: the module of the same architecture, where the model was a torch module given in Python.
+
+        Raises:
+            ModelError: the folder holds no result, or the model does not fit.
+        """
+        import pandas as pd
+
+        folder = Path(folder)
+        try:
+            summary = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+            history = pd.read_csv(folder / _HISTORY, index_col="round")
+            clients = pd.read_csv(folder / _CLIENTS, index_col="client")
+        except FileNotFoundError as error:
+            raise ModelError(f'"{folder}" holds no finished run: "{error.filename}" is missing.') from None
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ModelError(f'the result in "{folder}" cannot be read: {error}.') from None
+        evaluation = summary["evaluation"]
+        return cls(
+            Job.of(summary["job"]),
+            Fitted.load(folder / _MODEL, model),
+            history,
+            clients,
+            pd.DataFrame(summary["failures"], columns=["round", "client", "reason"]),
+            None if evaluation is None else Evaluation.from_json(evaluation),
+            summary["stopped"],
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model with the preparation of its rows: all that predicting needs.
+
+    Args:
+        model: the model.
+        weights: its weights.
+        preparation: from raw rows to what it reads.
+    """
+
+    model: Any
+    weights: Vector
+    preparation: Preparation
+
+    def export(self) -> Any:
+        """Return the model in its own library, or its arrays by name where it has none."""
+        if hasattr(self.model, "export"):
+            return self.model.export(self.weights)
+        return dict(self.weights.items())
+
+    def predict(self, rows: Any) -> NDArray[Any]:
+        """Return labels, or numbers for a regression, for raw rows.
+
+        Args:
+            rows: a table with the columns that the model was trained on, in any order; an array [n, ...]; or
+                the path of a CSV or Parquet file.
+
+        Raises:
+            DataError: a column is missing, or a value cannot be prepared.
+        """
+        return self.preparation.answers(self._scores(rows))
+
+    def predict_proba(self, rows: Any) -> NDArray[np.floating[Any]]:
+        """Return class probabilities [n, classes] for raw rows.
+
+        Raises:
+            ModelError: the model predicts numbers.
+            DataError: a column is missing, or a value cannot be prepared.
+        """
+        scores = self._scores(rows)
+        if self.preparation.labels.kind == "regression":
+            raise ModelError("a regression has no class probabilities; use predict.")
+        return np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores
+
+    def evaluate(self, clients: Population | Iterable[ClientData]) -> Evaluation:
+        """Return how good the model is on the held-out rows of clients with raw rows.
+
+        Raises:
+            DataError: no client holds rows aside.
+        """
+        prepared = Prepared(as_population(clients), lambda data: self._prepared(data))
+        evaluation = evaluate_clients(InProcess(), self.model, self.weights, prepared, 0, Seed.of(0))
+        if evaluation is None:
+            raise DataError("no client holds test rows aside, so there is nothing to evaluate on.")
+        return evaluation
+
+    def save(self, path: str | Path, job: Job | None = None) -> None:
+        """Write one model file: weights, preparation and the model's specification."""
+        parts = {"model": self.weights}
+        frozen = getattr(self.model, "frozen", None)
+        if frozen is not None and frozen.layout.entries:
+            parts["frozen"] = frozen
+        metadata = {
+            "model": None if job is None else job.model,
+            "preparation": self.preparation.to_json(),
+            "job": None if job is None else job.digest,
+        }
+        save_model(path, parts, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path, model: Any = None) -> "Fitted":
+        """Read a model file.
+
+        Args:
+            path: the file.
+            model: the module of the same architecture, where the model was a torch module given in Python.
+
+        Raises:
+            ModelError: the file holds no model, or the model given does not fit.
+        """
+        arrays, metadata = load_model(path)
+        preparation = Preparation.from_json(metadata["preparation"])
+        if model is None and "module" not in metadata["model"] and metadata["model"]["name"] == "Torch":
+            raise ModelError(
+                f'"{path}" holds the weights of a torch module ({metadata["model"]["architecture"]}) but not its '
+                "code; give a module of the same architecture: Result.load(folder, model=module)."
+            )
+        spec = build_model(metadata["model"]) if model is None else model_of(model)
+        built = spec.build(preparation.schema)
+        weights = Vector.zeros(built.layout)
+        for entry in built.layout.entries:
+            if entry.name not in arrays or arrays[entry.name][1].shape != entry.shape:
+                raise ModelError(f'"{path}" does not fit the model: parameter "{entry.name}" is not in it.')
+            weights[entry.name] = arrays[entry.name][1]
+        return cls(built, weights, preparation)
+
+    def _scores(self, rows: Any) -> NDArray[Any]:
+        table = read_table("The rows to predict", Path(rows)) if isinstance(rows, str | Path) else rows
+        x = self.preparation.examples(table, self.model.input_dtype)
+        return np.asarray(self.model.predict(self.weights, x))
+
+    def _prepared(self, data: ClientData) -> ClientData:
+        return self.preparation.client(data, self.model.input_dtype)
+
+
+def evaluate(model: Result | Fitted | str | Path, clients: Population | Iterable[ClientData]) -> Evaluation:
+    """Return how good a trained model is on clients' held-out rows.
+
+    Args:
+        model: a result, a fitted model, or the path of a model file.
+        clients: clients with raw rows.
+
+    Raises:
+        DataError: no client holds rows aside, or their rows do not fit the model.
+    """
+    return (Fitted.load(model) if isinstance(model, str | Path) else model).evaluate(clients)

@@ -1,0 +1,214 @@
+"""The round loop: ask, sum, step, evaluate, record, keep, and stop when it is time."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fedpact.channel.channel import Channel
+from fedpact.core.algorithm import ClientState
+from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.job import Job
+from fedpact.core.messages import Task
+from fedpact.core.seeds import Seed
+from fedpact.engine.evaluation import Evaluation, evaluate_clients
+from fedpact.engine.in_process import InProcess
+from fedpact.engine.population import Population
+from fedpact.engine.rounds import Outcome, Rules, hold_round
+from fedpact.learn.metrics import LARGER_IS_BETTER, check_name
+from fedpact.store.checkpoint import Checkpoints
+
+Record = Mapping[str, Any]
+OnRound = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints a run folder keeps.
+
+    Args:
+        every: save one every so many rounds, and after the last.
+        last: keep this many of the newest.
+        best: keep the one with the best value of this metric; None for none.
+        each: keep every one whose round is a multiple of this; None for none.
+    """
+
+    every: int = 1
+    last: int = 2
+    best: str | None = None
+    each: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every", "last", "each"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"Keep: {name} is {value}; it must be 1 or more.")
+        if self.best is not None:
+            check_name(self.best)
+
+    def score(self, record: Record) -> float | None:
+        """Return how good a round is by the metric `best`; larger is better."""
+        if self.best is None or self.best not in record:
+            return None
+        return float(record[self.best]) * (1 if LARGER_IS_BETTER[self.best] else -1)
+
+
+@dataclass
+class Progress:
+    """What a run has done so far: all that a checkpoint holds.
+
+    Args:
+        state: the algorithm's state.
+        kept: what clients keep between rounds.
+        history: a record for each round.
+        clients: client → rounds, failures, seconds and upload_bytes, added up.
+        failures: every failure: round, client and reason.
+    """
+
+    state: Any
+    kept: dict[str, ClientState] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    clients: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    def contents(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "state": self.state,
+            "kept": self.kept,
+            "history": self.history,
+            "clients": self.clients,
+            "failures": self.failures,
+        }
+
+
+class Runner:
+    """Runs the rounds of a job.
+
+    Args:
+        job: the job.
+        algorithm: the algorithm.
+        rules: the stop rules.
+        channel: what updates go through.
+        engine: who runs the clients.
+        population: the clients, prepared.
+        model: the model.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        algorithm: Any,
+        rules: Sequence[Any],
+        channel: Channel,
+        engine: InProcess,
+        population: Population,
+        model: Any,
+    ) -> None:
+        self._job = job
+        self._algorithm = algorithm
+        self._stop_rules = rules
+        self._channel = channel
+        self._engine = engine
+        self._population = population
+        self._model = model
+        self._seed = Seed.of(job.seed)
+        self._rules = Rules(job.cohort, job.quorum, job.update_range)
+        # Rows that cannot be read are the user's to mend before a run starts, and a failure like others after.
+        self._first_rules = replace(self._rules, fatal=(DataError,))
+
+    def go(
+        self, progress: Progress, checkpoints: Checkpoints | None, keep: Keep, on_round: OnRound | None
+    ) -> str:
+        """Run rounds until the job is done, and return why it ended; `progress` is brought up to date."""
+        while (reason := self._ended(progress)) is None:
+            task = self._algorithm.task(progress.state)
+            if task is None:
+                return "the algorithm has converged"
+            self._round(progress, task)
+            done = len(progress.history)
+            if checkpoints and (done % keep.every == 0 or self._ended(progress)):
+                score = keep.score(progress.history[-1])
+                checkpoints.save(
+                    done,
+                    progress.contents(),
+                    job=self._job.lineage,
+                    job_json=self._job.canonical(),
+                    score=score,
+                )
+            if on_round:
+                on_round(progress.history[-1])
+        return reason
+
+    def evaluate(self, progress: Progress) -> Evaluation | None:
+        """Evaluate the present model on all held-out rows; None if no client has any."""
+        return evaluate_clients(
+            self._engine,
+            self._model,
+            progress.state.model,
+            self._population,
+            len(progress.history),
+            self._seed,
+        )
+
+    def _ended(self, progress: Progress) -> str | None:
+        if len(progress.history) >= self._job.rounds:
+            return f"all {self._job.rounds} rounds done"
+        if not progress.history:
+            return None
+        return next(
+            (reason for rule in self._stop_rules if (reason := rule.reached(progress.history))), None
+        )
+
+    def _round(self, progress: Progress, task: Task) -> None:
+        start = time.perf_counter()
+        number = len(progress.history)
+        outcome = hold_round(
+            self._engine,
+            self._algorithm,
+            self._model,
+            task,
+            self._population,
+            progress.kept,
+            self._channel,
+            self._rules if number else self._first_rules,
+            number,
+            self._seed,
+        )
+        progress.state = self._algorithm.server(self._model, progress.state, outcome.aggregate)
+        progress.kept.update(outcome.kept)
+        record = _record(number + 1, outcome)
+        progress.history.append(record)
+        every = self._job.evaluate_every
+        if every and (number + 1) % every == 0 and (evaluation := self.evaluate(progress)):
+            record.update(evaluation.record())
+        record["seconds"] = time.perf_counter() - start
+        _note_clients(progress, number + 1, outcome)
+
+
+def _record(round: int, outcome: Outcome) -> dict[str, Any]:
+    sums = outcome.aggregate.metrics
+    record: dict[str, Any] = {"round": round}
+    if sums.get("rows"):
+        record["train_loss"] = sums["loss"] / sums["rows"]
+    return {
+        **record,
+        "clients": outcome.aggregate.count,
+        "failed": len(outcome.failures),
+        "download_bytes": outcome.download_bytes,
+        "upload_bytes": sum(outcome.upload_bytes.values()),
+    }
+
+
+def _note_clients(progress: Progress, round: int, outcome: Outcome) -> None:
+    for id in outcome.asked:
+        totals = progress.clients.setdefault(
+            id, {"rounds": 0, "failures": 0, "seconds": 0.0, "upload_bytes": 0}
+        )
+        totals["rounds"] += id not in outcome.failures
+        totals["failures"] += id in outcome.failures
+        totals["seconds"] += outcome.seconds[id]
+        totals["upload_bytes"] += outcome.upload_bytes.get(id, 0)
+    progress.failures.extend(
+        {"round": round, "client": id, "reason": reason} for id, reason in outcome.failures.items()
+    )

@@ -1,0 +1,61 @@
+"""Who is asked in a round, drawn from the job's seed."""
+
+import math
+from collections.abc import Sequence
+
+from fedpact.core.errors import ConfigError
+from fedpact.core.messages import Cohort, Cycle, Everyone, Recipients
+from fedpact.core.seeds import Seed
+
+
+def choose(
+    to: Recipients, ids: Sequence[str], cohort: int | float | None, round: int, seed: Seed
+) -> list[str]:
+    """Return the clients that a task goes to.
+
+    Args:
+        to: whom the algorithm wants.
+        ids: the clients that are there, sorted.
+        cohort: the job's cohort: a number, a share, or None for all.
+        round: the round.
+        seed: the job's.
+
+    Raises:
+        ConfigError: a client named in the task is not there.
+    """
+    if isinstance(to, Everyone):
+        return list(ids)
+    if isinstance(to, Cycle):
+        turn, place = divmod(round, len(ids))
+        order = seed.child("cycle", turn).generator().permutation(len(ids)) if to.shuffle else range(len(ids))
+        return [ids[int(order[place])]]
+    if isinstance(to, Cohort):
+        size = count_of(cohort, len(ids))
+        if size >= len(ids):
+            return list(ids)
+        chosen = seed.child("cohort", round).generator().choice(len(ids), size, replace=False)
+        return sorted(ids[int(i)] for i in chosen)
+    for id in to.ids:
+        if id not in ids:
+            raise ConfigError(f'client "{id}" is asked by name but is not there in round {round}.')
+    return list(to.ids)
+
+
+def count_of(number: int | float | None, total: int) -> int:
+    """Return a number of clients, given as a number, a share of the total (rounded up), or None for all."""
+    if number is None:
+        return total
+    return math.ceil(number * total) if isinstance(number, float) else number
+
+
+def check_cohort(cohort: int | float | None, total: int) -> None:
+    """Refuse a cohort larger than the population.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if isinstance(cohort, int) and cohort > total:
+        raise ConfigError(
+            f"the cohort is {cohort} clients, but there are only {total}; ask for at most {total}, or for a "
+            "share such as 0.5."
+        )

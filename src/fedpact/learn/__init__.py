@@ -1,0 +1,16 @@
+"""How one client fits: models over numpy, torch and scikit-learn, and the sums that judge them."""
+
+from fedpact.core.registry import Registry
+
+MODELS = Registry(
+    "model",
+    {
+        "Linear": "fedpact.learn.linear:Linear",
+        "Logistic": "fedpact.learn.linear:Logistic",
+        "Softmax": "fedpact.learn.linear:Softmax",
+        "GaussianNB": "fedpact.learn.naive_bayes:GaussianNB",
+        "MultinomialNB": "fedpact.learn.naive_bayes:MultinomialNB",
+        "Torch": "fedpact.learn.torch:Torch",
+        "Sklearn": "fedpact.learn.sklearn:Sklearn",
+    },
+)

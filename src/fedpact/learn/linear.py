@@ -1,0 +1,240 @@
+"""Linear, logistic and softmax regression in numpy, with exact gradients and Hessians.
+
+All three minimise (1/n) Σ loss + (l2/2)·‖coef‖², with no penalty on the intercept. scikit-learn's C and alpha
+sum the loss instead of averaging it: C = 1/(n·l2) for its LogisticRegression, alpha = n·l2 for its Ridge.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.model import Kind, Schema
+from fedpact.core.rows import Rows
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Entry, Layout, Vector
+
+Floats = NDArray[np.float64]
+Init = Literal["zeros", "uniform"]
+
+
+@dataclass(frozen=True)
+class _Regression:
+    l2: float = 0.0
+    init: Init = "zeros"
+
+    kind: ClassVar[Kind]
+
+    def __post_init__(self) -> None:
+        if not self.l2 >= 0:
+            raise ConfigError(f"{type(self).__name__}: l2 is {self.l2}; it must be 0 or more.")
+
+    def build(self, schema: Schema) -> "RegressionModel":
+        """Return the model for rows of this schema.
+
+        Raises:
+            ModelError: the labels are of another kind, or the examples are not flat.
+        """
+        if schema.kind != self.kind:
+            raise ModelError(
+                f"{type(self).__name__} predicts {_WORDS[self.kind]}, but the labels are {_WORDS[schema.kind]}; "
+                f"use {_INSTEAD[schema.kind]}."
+            )
+        if len(schema.shape) != 1:
+            raise ModelError(
+                f"{type(self).__name__} needs flat rows of numbers; these examples have shape {schema.shape}."
+            )
+        return RegressionModel(schema, self.l2, self.init)
+
+
+_WORDS = {"binary": "two classes", "multiclass": "three or more classes", "regression": "numbers"}
+_INSTEAD = {"binary": "Logistic", "multiclass": "Softmax", "regression": "Linear"}
+
+
+@dataclass(frozen=True)
+class Linear(_Regression):
+    """Linear regression; the loss is (prediction − label)²/2.
+
+    Args:
+        l2: the weight of the L2 penalty, ≥ 0.
+        init: start from "zeros", or from "uniform" ±1/√d as torch.nn.Linear does.
+    """
+
+    kind: ClassVar[Kind] = "regression"
+
+
+@dataclass(frozen=True)
+class Logistic(_Regression):
+    """Logistic regression for two classes; the loss is the log loss.
+
+    Args:
+        l2: the weight of the L2 penalty, ≥ 0.
+        init: start from "zeros", or from "uniform" ±1/√d as torch.nn.Linear does.
+    """
+
+    kind: ClassVar[Kind] = "binary"
+
+
+@dataclass(frozen=True)
+class Softmax(_Regression):
+    """Softmax (multinomial logistic) regression for three or more classes; the loss is the log loss.
+
+    Args:
+        l2: the weight of the L2 penalty, ≥ 0.
+        init: start from "zeros", or from "uniform" ±1/√d as torch.nn.Linear does.
+    """
+
+    kind: ClassVar[Kind] = "multiclass"
+
+
+class RegressionModel:
+    """A regression for rows of one schema. The weights are `coef` [d] or [classes, d], and `intercept`."""
+
+    input_dtype = "float64"
+
+    def __init__(self, schema: Schema, l2: float, init: Init) -> None:
+        self.schema = schema
+        self.l2 = l2
+        self._init = init
+        outputs = (len(schema.classes),) if schema.kind == "multiclass" else ()
+        self.layout = Layout(
+            [Entry("coef", (*outputs, *schema.shape), "float64"), Entry("intercept", outputs, "float64")]
+        )
+        self._sessions = threading.local()
+
+    def initial(self, seed: Seed) -> Vector:
+        """Return the weights to start from."""
+        weights = Vector.zeros(self.layout)
+        if self._init == "uniform":
+            bound = 1 / np.sqrt(self.schema.shape[0])
+            flat = weights.flats[0]
+            flat[:] = seed.child("initial weights").generator().uniform(-bound, bound, flat.size)
+        return weights
+
+    def predict(self, weights: Vector, x: Any) -> Floats:
+        """Return P(class 1) [n], class probabilities [n, classes], or values [n]."""
+        return _LINKS[self.schema.kind](self._scores(weights, np.asarray(x, np.float64)))
+
+    def session(self) -> "RegressionSession":
+        """Return this thread's session."""
+        if not hasattr(self._sessions, "session"):
+            self._sessions.session = RegressionSession(self)
+        return self._sessions.session  # type: ignore[no-any-return]
+
+    def penalised(self) -> NDArray[np.bool_]:
+        """Return which of the flat weights the penalty applies to."""
+        mask = Vector.zeros(self.layout)
+        mask["coef"] = 1
+        return mask.flats[0].astype(bool)
+
+    def curvature(self, weights: Vector, rows: Rows) -> tuple[float, Floats, Floats]:
+        """Return the summed loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
+        x = np.asarray(rows.x, np.float64)
+        scores = self._scores(weights, x)
+        predicted = _LINKS[self.schema.kind](scores)
+        loss = float(np.sum(_LOSSES[self.schema.kind](scores, rows.y)))
+        augmented = np.hstack([x, np.ones((len(x), 1))])
+        if self.schema.kind != "multiclass":
+            slope = predicted * (1 - predicted) if self.schema.kind == "binary" else np.ones(len(x))
+            gradient = augmented.T @ (predicted - rows.y)
+            return loss, gradient, (augmented * slope[:, None]).T @ augmented
+        classes, width = predicted.shape[1], augmented.shape[1]
+        residual = predicted - np.eye(classes)[rows.y]
+        gradient = (residual.T @ augmented).ravel()
+        hessian = np.empty((classes, width, classes, width))
+        for a in range(classes):
+            for b in range(a, classes):
+                slope = predicted[:, a] * ((a == b) - predicted[:, b])
+                hessian[a, :, b] = (augmented * slope[:, None]).T @ augmented
+                hessian[b, :, a] = hessian[a, :, b]
+        # By class, then feature, as computed; by coef, then intercept, as laid out.
+        order = np.arange(classes * width).reshape(classes, width)
+        order = np.concatenate([order[:, :-1].ravel(), order[:, -1]])
+        square = hessian.reshape(classes * width, classes * width)
+        return loss, gradient[order], square[np.ix_(order, order)]
+
+    def _scores(self, weights: Vector, x: Floats) -> Floats:
+        return x @ weights["coef"].T + weights["intercept"]
+
+
+class RegressionSession:
+    """One client's gradients, computed in place on flat weights."""
+
+    def __init__(self, model: RegressionModel) -> None:
+        self._model = model
+        self._weights = Vector.zeros(model.layout)
+        self._gradient = Vector.zeros(model.layout)
+        self.weights = list(self._weights.flats)
+        self.gradients = list(self._gradient.flats)
+        self._penalty = model.l2 * model.penalised()
+        self._x = np.empty((0, 0))
+        self._y: NDArray[Any] = np.empty(0)
+
+    def load(self, weights: Vector) -> None:
+        """Overwrite the weights."""
+        self._weights.copy_from(weights)
+
+    def store(self) -> Vector:
+        """Return a copy of the weights."""
+        return self._weights.copy()
+
+    def bind(self, rows: Rows, seed: Seed) -> None:
+        """Make these rows the ones that `gradient` reads."""
+        x = np.asarray(rows.x, np.float64)
+        if rows.y is None:
+            raise ModelError("a regression cannot be trained on rows without labels.")
+        if self._model.schema.kind == "multiclass":
+            self._x, self._y = x, np.eye(len(self._model.schema.classes))[rows.y]
+        else:
+            # With a column of ones, scores and gradient are one matrix-vector product each.
+            self._x, self._y = np.hstack([x, np.ones((len(x), 1))]), np.asarray(rows.y, np.float64)
+
+    def gradient(self, index: NDArray[np.int64] | None) -> float:
+        """Write the gradient of the mean loss over these rows (None: all); return the loss."""
+        x, y = (self._x, self._y) if index is None else (self._x[index], self._y[index])
+        kind, flat = self._model.schema.kind, self.gradients[0]
+        if kind == "multiclass":
+            scores = self._model._scores(self._weights, x)
+            residual = (_softmax(scores) - y) / len(x)
+            np.matmul(residual.T, x, out=self._gradient["coef"])
+            np.sum(residual, axis=0, out=self._gradient["intercept"])
+            loss = float(np.mean(_log_sum_exp(scores) - np.sum(scores * y, axis=1)))
+        else:
+            scores = x @ self.weights[0]
+            residual = (_LINKS[kind](scores) - y) / len(x)
+            np.matmul(residual, x, out=flat)
+            loss = float(_LOSSES[kind](scores, y).sum()) / len(x)
+        if self._model.l2:
+            flat += self._penalty * self.weights[0]
+            loss += 0.5 * float(self._penalty @ np.square(self.weights[0]))
+        return loss
+
+    def arrays(self, vector: Vector) -> list[Floats]:
+        """Return a parameter-shaped vector as flat arrays that match `weights`."""
+        return list(vector.flats)
+
+
+def _sigmoid(scores: Floats) -> Floats:
+    # exp of a negative number cannot overflow; tanh is the same function and one call.
+    return 0.5 * (1.0 + np.tanh(0.5 * scores))
+
+
+def _softmax(scores: Floats) -> Floats:
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _log_sum_exp(scores: Floats) -> Floats:
+    top = scores.max(axis=1)
+    return top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+
+
+_LINKS: dict[str, Any] = {"binary": _sigmoid, "multiclass": _softmax, "regression": lambda scores: scores}
+_LOSSES: dict[str, Any] = {
+    "binary": lambda scores, y: np.logaddexp(0.0, scores) - y * scores,
+    "multiclass": lambda scores, y: _log_sum_exp(scores) - scores[np.arange(len(y)), y],
+    "regression": lambda scores, y: 0.5 * np.square(scores - y),
+}

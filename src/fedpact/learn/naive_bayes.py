@@ -1,0 +1,196 @@
+"""Naive Bayes from sums: exact, in one round.
+
+The same estimates as scikit-learn's GaussianNB and MultinomialNB on the pooled rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import DataError, ModelError
+from fedpact.core.exact import Wide
+from fedpact.core.model import Schema
+from fedpact.core.rows import Rows
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Entry, Layout, Vector
+
+
+@dataclass(frozen=True)
+class GaussianNB:
+    """Naive Bayes with a normal distribution for each feature and class.
+
+    Args:
+        var_smoothing: this share of the largest feature variance is added to all variances.
+    """
+
+    var_smoothing: float = 1e-9
+
+    def build(self, schema: Schema) -> "GaussianNBModel":
+        """Return the model for rows of this schema."""
+        _check(schema, "GaussianNB")
+        return GaussianNBModel(schema, self.var_smoothing)
+
+
+@dataclass(frozen=True)
+class MultinomialNB:
+    """Naive Bayes for counts, such as words in a text.
+
+    Args:
+        alpha: additive (Laplace) smoothing, > 0.
+    """
+
+    alpha: float = 1.0
+
+    def build(self, schema: Schema) -> "MultinomialNBModel":
+        """Return the model for rows of this schema."""
+        _check(schema, "MultinomialNB")
+        return MultinomialNBModel(schema, self.alpha)
+
+
+def _check(schema: Schema, name: str) -> None:
+    if schema.kind == "regression" or len(schema.shape) != 1:
+        raise ModelError(f"{name} needs flat rows of numbers and labels that are classes.")
+
+
+class _NaiveBayes:
+    input_dtype = "float64"
+
+    def __init__(self, schema: Schema, entries: list[Entry]) -> None:
+        self.schema = schema
+        self.layout = Layout(entries)
+
+    def initial(self, seed: Seed) -> Vector:
+        """Return zeros: the model is solved, not stepped."""
+        return Vector.zeros(self.layout)
+
+    def predict(self, weights: Vector, x: Any) -> NDArray[np.float64]:
+        """Return P(class 1) [n] for two classes, else class probabilities [n, classes]."""
+        joint = self._joint(weights, np.asarray(x, np.float64))
+        joint -= joint.max(axis=1, keepdims=True)
+        probabilities = np.exp(joint)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        return probabilities[:, 1] if self.schema.kind == "binary" else probabilities
+
+    def _joint(self, weights: Vector, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def _by_class(self, rows: Rows) -> list[NDArray[np.float64]]:
+        x = np.asarray(rows.x, np.float64)
+        return [x[rows.y == index] for index in range(len(self.schema.classes))]
+
+
+class GaussianNBModel(_NaiveBayes):
+    """Class priors [classes], means and variances [classes, d]."""
+
+    def __init__(self, schema: Schema, var_smoothing: float) -> None:
+        shape = (len(schema.classes), *schema.shape)
+        super().__init__(
+            schema,
+            [
+                Entry("prior", shape[:1], "float64"),
+                Entry("mean", shape, "float64"),
+                Entry("variance", shape, "float64"),
+            ],
+        )
+        self._var_smoothing = var_smoothing
+
+    def statistics(self, rows: Rows) -> Mapping[str, Wide | NDArray[np.int64]]:
+        """Return counts [classes], sums and sums of squares [classes, d]."""
+        parts = self._by_class(rows)
+        return {
+            "count": np.array([len(part) for part in parts]),
+            "sum": Wide(np.stack([Wide.of(part).sum().limbs for part in parts], axis=1)),
+            "square": Wide(np.stack([Wide.of_squares(part).sum().limbs for part in parts], axis=1)),
+        }
+
+    def solve(self, sums: Mapping[str, Any]) -> Vector:
+        """Return the maximum-likelihood estimates.
+
+        Raises:
+            DataError: a class has no rows at any client.
+        """
+        count = [int(n) for n in sums["count"]]
+        _check_counts(count, self.schema)
+        shape = (len(count), *self.schema.shape)
+        first, second = _table(sums["sum"], shape), _table(sums["square"], shape)
+        mean = [[s / n for s in row] for row, n in zip(first, count, strict=True)]
+        variance = [
+            [q / n - m * m for q, m in zip(row, means, strict=True)]
+            for row, means, n in zip(second, mean, count, strict=True)
+        ]
+        total = sum(count)
+        pooled = [
+            sum(column) / total - (sum(sums_) / total) ** 2
+            for column, sums_ in zip(zip(*second, strict=True), zip(*first, strict=True), strict=True)
+        ]
+        smoothing = self._var_smoothing * float(max(pooled))
+        weights = Vector.zeros(self.layout)
+        weights["prior"] = np.array(count) / total
+        weights["mean"] = np.array(mean, dtype=np.float64)
+        weights["variance"] = np.array(variance, dtype=np.float64) + smoothing
+        return weights
+
+    def _joint(self, weights: Vector, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        mean, variance = weights["mean"], weights["variance"]
+        distance = np.stack(
+            [np.sum((x - m) ** 2 / v, axis=1) for m, v in zip(mean, variance, strict=True)], axis=1
+        )
+        normaliser = np.sum(np.log(2 * np.pi * variance), axis=1)
+        return np.log(weights["prior"]) - 0.5 * (normaliser + distance)
+
+
+class MultinomialNBModel(_NaiveBayes):
+    """Class log priors [classes] and log probabilities of the features [classes, d]."""
+
+    def __init__(self, schema: Schema, alpha: float) -> None:
+        shape = (len(schema.classes), *schema.shape)
+        super().__init__(
+            schema, [Entry("log_prior", shape[:1], "float64"), Entry("log_probability", shape, "float64")]
+        )
+        self._alpha = alpha
+
+    def statistics(self, rows: Rows) -> Mapping[str, Wide | NDArray[np.int64]]:
+        """Return counts [classes] and sums of the features [classes, d].
+
+        Raises:
+            DataError: a feature is negative.
+        """
+        parts = self._by_class(rows)
+        if any(part.size and part.min() < 0 for part in parts):
+            raise DataError("MultinomialNB needs counts, but a feature is negative; use GaussianNB.")
+        return {
+            "count": np.array([len(part) for part in parts]),
+            "sum": Wide(np.stack([Wide.of(part).sum().limbs for part in parts], axis=1)),
+        }
+
+    def solve(self, sums: Mapping[str, Any]) -> Vector:
+        """Return the smoothed estimates.
+
+        Raises:
+            DataError: a class has no rows at any client.
+        """
+        count = [int(n) for n in sums["count"]]
+        _check_counts(count, self.schema)
+        smoothed = sums["sum"].numbers() + self._alpha
+        weights = Vector.zeros(self.layout)
+        weights["log_prior"] = np.log(np.array(count) / sum(count))
+        weights["log_probability"] = np.log(smoothed / smoothed.sum(axis=1, keepdims=True))
+        return weights
+
+    def _joint(self, weights: Vector, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return x @ weights["log_probability"].T + weights["log_prior"]
+
+
+def _check_counts(count: list[int], schema: Schema) -> None:
+    for label, n in zip(schema.classes, count, strict=True):
+        if n == 0:
+            raise DataError(f'no client has a training row of class "{label}"; leave the class out.')
+
+
+def _table(numbers: Wide, shape: tuple[int, ...]) -> list[list[Fraction]]:
+    flat = numbers.exact()
+    return [flat[i * shape[1] : (i + 1) * shape[1]] for i in range(shape[0])]

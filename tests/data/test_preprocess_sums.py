@@ -1,0 +1,44 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpact.data.preprocess import sums
+
+# Every finite float64, the smallest (2^-1074) and the largest included.
+FINITE = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=30)
+
+
+@given(FINITE)
+def test_sum_is_exact_for_any_numbers(values: list[float]) -> None:
+    assert sums.sum_in(sums.sum_of(np.array(values, float))) == sum(map(Fraction, values))
+
+
+@given(FINITE)
+def test_sum_of_squares_is_exact_for_any_numbers(values: list[float]) -> None:
+    exact = sum(Fraction(value) ** 2 for value in values)
+    assert sums.sum_of_squares_in(sums.sum_of_squares(np.array(values, float))) == exact
+
+
+@given(FINITE, FINITE)
+def test_digits_of_two_parts_add_up_to_the_sum_of_both(one: list[float], other: list[float]) -> None:
+    added = sums.sum_of_squares(np.array(one, float)) + sums.sum_of_squares(np.array(other, float))
+    assert sums.sum_of_squares_in(added) == sum(Fraction(value) ** 2 for value in one + other)
+
+
+def test_sum_is_exact_over_several_blocks() -> None:
+    # 200,000 times 0.1, whose float64 is 3602879701896397 / 2^55.
+    values = np.full(200_000, 0.1)
+    assert sums.sum_in(sums.sum_of(values)) == 200_000 * Fraction(3602879701896397, 1 << 55)
+
+
+@given(st.fractions(min_value=0, max_value=10**30))
+def test_square_root_squares_back(number: Fraction) -> None:
+    assert sums.square_root(number) == pytest.approx(float(number) ** 0.5, rel=1e-15)
+
+
+@pytest.mark.parametrize("root", [2.0**-1070, 3e-200, 7e200, 1.5e308])
+def test_square_root_of_what_no_float_holds(root: float) -> None:
+    assert sums.square_root(Fraction(root) ** 2) == root
