@@ -10,7 +10,64 @@ True
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedpact import models as models
+    from fedpact.algorithms.cyclic import Cyclic as Cyclic
+    from fedpact.algorithms.fedavg import FedAvg as FedAvg
+    from fedpact.algorithms.fedopt import FedAdagrad as FedAdagrad
+    from fedpact.algorithms.fedopt import FedAdam as FedAdam
+    from fedpact.algorithms.fedopt import FedAvgM as FedAvgM
+    from fedpact.algorithms.fedopt import FedYogi as FedYogi
+    from fedpact.algorithms.fedprox import FedProx as FedProx
+    from fedpact.algorithms.fedsgd import FedSGD as FedSGD
+    from fedpact.algorithms.newton import Newton as Newton
+    from fedpact.algorithms.one_shot import OneShot as OneShot
+    from fedpact.algorithms.optimizers import SGD as SGD
+    from fedpact.algorithms.optimizers import Adagrad as Adagrad
+    from fedpact.algorithms.optimizers import Adam as Adam
+    from fedpact.algorithms.optimizers import AdamW as AdamW
+    from fedpact.algorithms.optimizers import EMAMomentum as EMAMomentum
+    from fedpact.algorithms.optimizers import RMSprop as RMSprop
+    from fedpact.algorithms.optimizers import Yogi as Yogi
+    from fedpact.algorithms.scaffold import SCAFFOLD as SCAFFOLD
+    from fedpact.algorithms.schedules import Constant as Constant
+    from fedpact.algorithms.schedules import CosineDecay as CosineDecay
+    from fedpact.algorithms.schedules import ExponentialDecay as ExponentialDecay
+    from fedpact.algorithms.schedules import InverseDecay as InverseDecay
+    from fedpact.algorithms.schedules import PolynomialDecay as PolynomialDecay
+    from fedpact.algorithms.schedules import StepDecay as StepDecay
+    from fedpact.algorithms.schedules import Warmup as Warmup
+    from fedpact.channel.clip import Clip as Clip
+    from fedpact.channel.noise import GaussianNoise as GaussianNoise
+    from fedpact.core import errors as errors
+    from fedpact.core.errors import FedpactError as FedpactError
+    from fedpact.core.job import Job as Job
+    from fedpact.core.rows import ClientData as ClientData
+    from fedpact.core.rows import Rows as Rows
+    from fedpact.data import datasets as datasets
+    from fedpact.data import partition as partition
+    from fedpact.data.federation import Federation as Federation
+    from fedpact.data.preprocess.encode import OneHot as OneHot
+    from fedpact.data.preprocess.impute import Impute as Impute
+    from fedpact.data.preprocess.scale import Standardize as Standardize
+    from fedpact.data.read import by_column as by_column
+    from fedpact.data.read import client as client
+    from fedpact.data.read import clients as clients
+    from fedpact.engine.evaluation import Evaluation as Evaluation
+    from fedpact.engine.population import InMemory as InMemory
+    from fedpact.engine.population import Population as Population
+    from fedpact.engine.result import Fitted as Fitted
+    from fedpact.engine.result import Result as Result
+    from fedpact.engine.result import evaluate as evaluate
+    from fedpact.engine.runner import Keep as Keep
+    from fedpact.engine.stop import NoImprovement as NoImprovement
+    from fedpact.engine.stop import Target as Target
+    from fedpact.engine.stop import TimeLimit as TimeLimit
+    from fedpact.engine.train import run as run
+    from fedpact.engine.train import train as train
+    from fedpact.learn import metrics as metrics
 
 __version__ = "0.1.0"
 
@@ -60,8 +117,6 @@ _MODULES = {
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *_MODULES, *_PLACES]
-
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
@@ -70,8 +125,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_PLACES[name]), name)
     from fedpact.core.errors import suggest
 
-    raise AttributeError(f'fedpact has no "{name}".{suggest(name, __all__)}')
+    raise AttributeError(f'fedpact has no "{name}".{suggest(name, __dir__())}')
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(["__version__", *_MODULES, *_PLACES])

@@ -4,8 +4,6 @@ from typing import Any
 
 from fedpact.learn import MODELS
 
-__all__ = sorted(MODELS)
-
 
 def __getattr__(name: str) -> Any:
     if name in MODELS:
@@ -13,3 +11,7 @@ def __getattr__(name: str) -> Any:
     from fedpact.core.errors import suggest
 
     raise AttributeError(f'there is no model "{name}".{suggest(name, MODELS)} Known: {", ".join(MODELS)}.')
+
+
+def __dir__() -> list[str]:
+    return sorted(MODELS)

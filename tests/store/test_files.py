@@ -143,7 +143,12 @@ def test_leftover_stays_while_its_writer_lives_and_goes_when_it_was_killed(tmp_p
 
 
 def test_files_of_others_are_no_leftovers(tmp_path: Path) -> None:
-    others = [".fedpact-notes.tmp", ".other.tmp", "fedpact-0123456789abcdef.tmp", "round-00000001.safetensors"]
+    others = [
+        ".fedpact-notes.tmp",
+        ".other.tmp",
+        "fedpact-0123456789abcdef.tmp",
+        "round-00000001.safetensors",
+    ]
     for name in others:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)

@@ -14,11 +14,19 @@ PARTS = Registry(
         },
         **{
             name: _SCHEDULES + name
-            for name in ("Constant", "StepDecay", "ExponentialDecay", "CosineDecay", "PolynomialDecay", "InverseDecay", "Warmup")
+            for name in (
+                "Constant",
+                "StepDecay",
+                "ExponentialDecay",
+                "CosineDecay",
+                "PolynomialDecay",
+                "InverseDecay",
+                "Warmup",
+            )
         },
     },
+    recursive=True,
 )
-PARTS._parts = PARTS
 
 ALGORITHMS = Registry(
     "algorithm",

@@ -4,10 +4,8 @@ Chang et al., "Distributed deep learning networks among institutions for medical
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from fedpact.algorithms.fedavg import FedAvg
-from fedpact.core.errors import ConfigError
 from fedpact.core.messages import Cycle, Recipients
 
 

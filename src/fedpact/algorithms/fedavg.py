@@ -37,8 +37,7 @@ class FedAvgState:
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvg(LocalSGD):
-    """Federated averaging: each round every client of the cohort trains from the global model, and the server
-    adds the mean of their changes to it.
+    """Federated averaging: the cohort trains from the global model, the server adds the mean of the changes to it.
 
     The settings of local training are those of `LocalSGD`.
 

@@ -50,4 +50,6 @@ class FedAdagrad(FedAvg):
     """FedAvg with Adagrad at the server: τ = 1e-3."""
 
     server_lr: float = 0.1
-    server_optimizer: Optimizer = field(default_factory=lambda: Adagrad(eps=_TAU, initial_accumulator=_TAU**2))
+    server_optimizer: Optimizer = field(
+        default_factory=lambda: Adagrad(eps=_TAU, initial_accumulator=_TAU**2)
+    )

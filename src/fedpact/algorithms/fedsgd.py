@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from fedpact.algorithms.fedavg import FedAvgState
+from fedpact.algorithms.local_sgd import gradient_of
 from fedpact.algorithms.optimizers import SGD, Optimizer
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.algorithms.server import first_slots, server_step
@@ -19,7 +20,6 @@ from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.model import GradientModel
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
-from fedpact.core.vector import Vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,10 @@ class FedSGD:
         batch_size: rows a client draws for its gradient; None for all of them.
         server_optimizer: how the server steps along the mean gradient.
         lr_schedule: multiplies lr, by round.
-        weighting: weigh gradients by the number of "examples" they are the mean of, or all the same ("uniform").
+        weighting: weigh gradients by the client's "examples", or all the same ("uniform").
+
+    Raises:
+        ConfigError: a setting is out of range.
     """
 
     lr: float = 0.1
@@ -47,6 +50,8 @@ class FedSGD:
             raise ConfigError(f"FedSGD: lr is {self.lr}; it must be greater than 0.")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"FedSGD: batch_size is {self.batch_size}; it must be 1 or more, or None.")
+        if self.weighting not in ("examples", "uniform"):
+            raise ConfigError(f'FedSGD: weighting is "{self.weighting}"; it must be "examples" or "uniform".')
 
     def init(self, model: Any, seed: Seed) -> FedAvgState:
         """Return the state before the first round."""
@@ -62,7 +67,9 @@ class FedSGD:
     ) -> tuple[Update, ClientState]:
         """Return the gradient of the mean loss over the client's rows, or over a batch of them."""
         if not isinstance(model, GradientModel):
-            raise ModelError(f"FedSGD needs gradients, which {type(model).__name__} does not give; use FedAvg.")
+            raise ModelError(
+                f"FedSGD needs gradients, which {type(model).__name__} does not give; use FedAvg."
+            )
         start, n = task.arrays["model"], len(data.train)
         index = None
         if self.batch_size is not None and self.batch_size < n:
@@ -72,18 +79,19 @@ class FedSGD:
         session.load(start)
         session.bind(data.train, seed.child("model"))
         loss = session.gradient(index)
-        gradient = Vector.zeros(start.layout.wide)
+        gradient = gradient_of(session, start.layout)
         # Buffers have no gradient: their change is sent as its negative, for the server to step alike.
         moved = start.minus(session.store())
-        computed = iter(session.gradients)
         for i, segment in enumerate(start.layout.segments):
-            gradient.flats[i][:] = next(computed) if segment.role == "parameter" else moved.flats[i]
+            if segment.role == "buffer":
+                gradient.flats[i][:] = moved.flats[i]
         rows = n if index is None else len(index)
         update = Update(
             client=data.id,
             version=task.version,
             kind="gradient",
-            weight=rows if self.weighting == "examples" else 1,
+            # Of all its rows: a batch stands for them, so that the mean is that of the pooled gradient.
+            weight=n if self.weighting == "examples" else 1,
             averaged={"model": gradient},
             metrics={"loss": loss * rows, "rows": rows},
         )

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from fedpact.algorithms.optimizers import SGD, Optimizer, init_slots
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.core.errors import ConfigError, ModelError
-from fedpact.core.model import Array, FittingModel, GradientModel
+from fedpact.core.model import Array, FittingModel, GradientModel, Session
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
-from fedpact.core.vector import Vector
+from fedpact.core.vector import Layout, Vector
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,23 @@ class LocalSGD:
             if place == 0 and self.shuffle:
                 order = random.permutation(n)
             yield order[place * size : (place + 1) * size]
+
+
+def gradient_of(session: Session, layout: Layout) -> Vector:
+    """Return the gradient that a session has computed, in the layout `layout.wide`; 0 for buffers."""
+    gradient = Vector.zeros(layout.wide)
+    computed = iter(session.gradients)
+    for segment, flat in zip(layout.segments, gradient.flats, strict=True):
+        if segment.role == "parameter":
+            flat[:] = _as_numpy(next(computed))
+    return gradient
+
+
+def _as_numpy(array: Array) -> NDArray[np.floating[Any]]:
+    if isinstance(array, np.ndarray):
+        return array
+    # numpy has no bfloat16.
+    return (array.float() if array.dtype.itemsize < 4 else array).cpu().numpy()
 
 
 def _clip(gradients: Sequence[Array], max_norm: float) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ConfigError, ModelError
@@ -17,6 +18,8 @@ from fedpact.core.model import HessianModel
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Newton:
     """Newton steps with step halving; needs a model with a Hessian (Linear, Logistic, Softmax).
 
     Args:
-        tolerance: done when no weight moves by more than this, relative to 1 + |weight|.
+        tolerance: done when no weight moves by more than this, relative to |weight| + 1/√(its curvature), the
+            unit in which its column measures it.
     """
 
     tolerance: float = 1e-9
@@ -114,18 +118,36 @@ class Newton:
         hessian += np.triu(hessian, 1).T
         hessian[np.diag_indices(weights.size)] += penalty
         step = Vector.zeros(state.model.layout)
-        # Least squares gives the shortest step where the Hessian is singular, as softmax intercepts make it.
-        step.flats[0][:] = -np.linalg.lstsq(hessian, gradient, rcond=1e-13)[0]
-        converged = bool(np.all(np.abs(step.flats[0]) <= self.tolerance * (1 + np.abs(weights))))
+        unit = _units(hessian)
+        step.flats[0][:] = _newton_step(hessian, gradient, unit)
+        converged = bool(np.all(np.abs(step.flats[0]) <= self.tolerance * (np.abs(weights) + unit)))
         return _moved(
-            replace(
-                state, best=state.model, objective=objective, step=step, damping=1.0, converged=converged
-            )
+            replace(state, best=state.model, objective=objective, step=step, damping=1.0, converged=converged)
         )
 
 
 # A step of less than a millionth that still does not help means that rounding has the last word.
 _LEAST_DAMPING = 1e-6
+
+
+# Of a Hessian in its own units, what rounding leaves of an eigenvalue of 0.
+_SINGULAR = 1e-13
+
+
+def _units(hessian: Floats) -> Floats:
+    curvature = np.diag(hessian)
+    return 1 / np.sqrt(np.where(curvature > 0, curvature, 1.0))
+
+
+def _newton_step(hessian: Floats, gradient: Floats, unit: Floats) -> Floats:
+    """Return −H⁺·g: where the Hessian is singular, as softmax intercepts make it, the shortest of the steps."""
+    # In units in which its diagonal is 1, whether it is singular does not depend on those of the columns.
+    values, vectors = np.linalg.eigh(unit[:, None] * hessian * unit)
+    kept = values > _SINGULAR * values[-1]
+    along = vectors[:, kept].T @ (unit * gradient) / values[kept]
+    step = -unit * (vectors[:, kept] @ along)
+    flat, _ = np.linalg.qr(unit[:, None] * vectors[:, ~kept])
+    return step - flat @ (flat.T @ step)
 
 
 def _moved(state: NewtonState) -> NewtonState:

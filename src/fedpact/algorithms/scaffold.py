@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedpact.algorithms.fedavg import FedAvg, FedAvgState
+from fedpact.algorithms.local_sgd import gradient_of
 from fedpact.algorithms.optimizers import SGD
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ConfigError, ModelError
@@ -21,9 +22,19 @@ from fedpact.core.vector import Vector
 
 @dataclass(frozen=True)
 class ScaffoldState(FedAvgState):
-    """FedAvg's state and the server's control variate c, in the layout `model.layout.wide`."""
+    """FedAvg's state, the server's control variate, and what it is divided by.
+
+    Args:
+        control: the server's control variate c, in the layout `model.layout.wide`.
+        total: the weight of all clients, as far as it is known.
+        weight: the weights of all updates so far, added up.
+        count: the number of updates so far.
+    """
 
     control: Vector
+    total: float = 0.0
+    weight: float = 0.0
+    count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,35 +95,39 @@ class SCAFFOLD(FedAvg):
         own = kept.get("control") or Vector.zeros(start.layout.wide)
         drift = server_control.minus(own)
         trained = self.local_training(model, start, data.train, task.version, seed, {"drift": drift})
-        renewed = Vector.zeros(start.layout.wide)
+        rate = self.local_rate(task.version)
         if self.option == 1:
-            _gradient_at(model, start, data, seed, renewed)
-        else:
-            step = trained.steps * self.local_rate(task.version)
-            moved = start.minus(trained.model)
+            renewed = _gradient_at(model, start, data, seed)
+        elif rate > 0:
+            moved, renewed = start.minus(trained.model), Vector.zeros(start.layout.wide)
             for i, segment in enumerate(start.layout.segments):
                 if segment.role == "parameter":
-                    renewed.flats[i][:] = moved.flats[i] / step - drift.flats[i]
+                    renewed.flats[i][:] = moved.flats[i] / (trained.steps * rate) - drift.flats[i]
+        else:
+            # A schedule has come to 0: a client that does not move learns nothing of its gradient.
+            renewed = own
         update = self.update(task, data, trained, {"control": renewed.minus(own)})
         return update, {"control": renewed}
 
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> ScaffoldState:
-        """Step along the mean change; move c by the sampled share of the mean change of the c_i."""
+        """Step along the mean change; move c by the sampled share, by weight, of the mean change of the c_i."""
         if not isinstance(state, ScaffoldState):
             raise ModelError("SCAFFOLD needs a state of its own; start it anew.")
         after = super().server(model, state, aggregate)
+        weight, count = state.weight + aggregate.weight, state.count + aggregate.count
+        # Clients not sampled yet are taken to weigh as much as the others do on average.
+        total = aggregate.population * weight / count
         control = state.control.copy()
-        share = aggregate.count / aggregate.population
         for flat, change in zip(control.flats, aggregate.means["control"].flats, strict=True):
-            flat += share * change
-        return ScaffoldState(after.round, after.model, after.slots, control)
+            # c·total is Σ w_i c_i exactly, whatever the total is taken to be, and so 0 at the optimum.
+            flat *= state.total / total
+            flat += (aggregate.weight / total) * change
+        return ScaffoldState(after.round, after.model, after.slots, control, total, weight, count)
 
 
-def _gradient_at(model: GradientModel, start: Vector, data: ClientData, seed: Seed, out: Vector) -> None:
+def _gradient_at(model: GradientModel, start: Vector, data: ClientData, seed: Seed) -> Vector:
     session = model.session()
     session.load(start)
     session.bind(data.train, seed.child("control"))
     session.gradient(None)
-    parameters = [i for i, segment in enumerate(start.layout.segments) if segment.role == "parameter"]
-    for i, gradient in zip(parameters, session.gradients, strict=True):
-        out.flats[i][:] = gradient
+    return gradient_of(session, start.layout)

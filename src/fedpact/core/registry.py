@@ -19,12 +19,19 @@ class Registry:
         what: the kind of part, for messages ("algorithm").
         entries: name → "module:attribute"; each is a frozen dataclass whose fields are its settings.
         parts: the registry of the parts that these parts are made of (optimisers inside an algorithm).
+        recursive: whether these parts may be made of one another.
     """
 
-    def __init__(self, what: str, entries: Mapping[str, str], parts: "Registry | None" = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        entries: Mapping[str, str],
+        parts: "Registry | None" = None,
+        recursive: bool = False,
+    ) -> None:
         self.what = what
         self._entries = dict(entries)
-        self._parts = parts
+        self._parts = self if recursive else parts
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -114,7 +114,9 @@ def _labels(answers: Mapping[str, Any], wanted: Kind | None) -> Labels:
         )
     classes = sorted({label for answer in answers.values() for label in answer["classes"]})
     if len(classes) < 2:
-        raise DataError(f"all rows of all clients have the label {classes[0]!r}; there is nothing to tell apart.")
+        raise DataError(
+            f"all rows of all clients have the label {classes[0]!r}; there is nothing to tell apart."
+        )
     return Labels("binary" if len(classes) == 2 else "multiclass", tuple(classes))
 
 

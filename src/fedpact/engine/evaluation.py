@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import DataError
-from fedpact.core.messages import Aggregate, Named, Task, Update
-from fedpact.core.rows import ClientData, Rows
+from fedpact.core.messages import Aggregate, Everyone, Task, Update
+from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import Population
 from fedpact.engine.rounds import Rules, hold_round
-from fedpact.learn.metrics import ClientSummary, metrics, statistics, summarise
+from fedpact.learn.metrics import ClientSummary, metrics, shapes, statistics, summarise
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,13 @@ class Evaluation:
 class Evaluate:
     """An algorithm of one task: every client judges the model on its held-out rows and sends sums.
 
-    A client's own metrics are collected beside the sums.
+    A client's own metrics are collected beside the sums; one that holds no rows aside sends zeros.
+
+    Args:
+        weights: the weights to judge.
     """
 
     weights: Vector
-    ids: tuple[str, ...]
 
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
 
@@ -89,17 +91,22 @@ class Evaluate:
         """There is no state."""
 
     def task(self, state: None) -> Task:
-        """Ask the clients that hold rows aside."""
-        return Task("evaluate", arrays={"model": self.weights}, to=Named(self.ids), answers="collect")
+        """Ask every client."""
+        return Task("evaluate", arrays={"model": self.weights}, to=Everyone(), answers="collect")
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
     ) -> tuple[Update, ClientState]:
         """Return the statistics of the client's held-out rows."""
-        if data.test is None:
-            raise DataError(f'client "{data.id}" holds no rows aside to be evaluated on.')
-        sums = row_statistics(model, task.arrays["model"], data.test)
-        answer = {"rows": len(data.test), "metrics": metrics(model.schema.kind, sums)}
+        kind, classes = model.schema.kind, max(2, len(model.schema.classes))
+        if not data.test:
+            empty = {name: np.zeros(shape) for name, shape in shapes(kind, classes).items()}
+            return Update(data.id, task.version, "statistics", summed=empty), kept
+        if data.test.y is None:
+            raise DataError(f'client "{data.id}": the test rows have no labels.')
+        scores = model.predict(task.arrays["model"], data.test.x)
+        sums = statistics(kind, data.test.y, scores, classes)
+        answer = {"rows": len(data.test), "metrics": metrics(kind, sums)}
         return Update(data.id, task.version, "statistics", summed=sums, answer=answer), kept
 
     def server(self, model: Any, state: None, aggregate: Aggregate) -> None:
@@ -115,14 +122,6 @@ def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: nan if value is None else value for name, value in values.items()}
 
 
-def row_statistics(model: Any, weights: Vector, rows: Rows) -> dict[str, NDArray[np.float64]]:
-    """Return the summable statistics of a model's predictions for prepared rows."""
-    if rows.y is None:
-        raise DataError("rows without labels cannot be evaluated.")
-    scores = model.predict(weights, rows.x)
-    return statistics(model.schema.kind, rows.y, scores, max(2, len(model.schema.classes)))
-
-
 def evaluate_clients(
     engine: InProcess,
     model: Any,
@@ -135,11 +134,7 @@ def evaluate_clients(
 
     Clients that fail are recorded and left out.
     """
-    present = population.ids(round)
-    ids = tuple(id for id in present if population.load(id).test)
-    if not ids:
-        return None
-    algorithm = Evaluate(weights, ids)
+    algorithm = Evaluate(weights)
     outcome = hold_round(
         engine,
         algorithm,
@@ -152,8 +147,10 @@ def evaluate_clients(
         round,
         seed,
     )
+    answers = {id: answer for id, answer in outcome.aggregate.answers.items() if answer is not None}
+    if not answers:
+        return None
     sums = {name: outcome.aggregate.sum(name) for name in outcome.aggregate.sums}
-    answers = outcome.aggregate.answers
     return Evaluation(
         metrics=metrics(model.schema.kind, sums),
         clients={id: answer["metrics"] for id, answer in answers.items()},

@@ -43,7 +43,9 @@ class RunFolder:
                     "folder, or resume it with the job it was started with."
                 )
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder._job, json.dumps(job.model_dump(mode="json"), indent=2, ensure_ascii=False).encode())
+        write_atomically(
+            folder._job, json.dumps(job.model_dump(mode="json"), indent=2, ensure_ascii=False).encode()
+        )
         return folder
 
     def read_job(self) -> Job:
@@ -75,5 +77,7 @@ class RunFolder:
 
 def _difference(before: Job, now: Job) -> str:
     a, b = before.model_dump(mode="json"), now.model_dump(mode="json")
-    names = [name for name in a if a[name] != b[name] and name not in ("name", "rounds", "stop", "evaluate_every")]
+    names = [
+        name for name in a if a[name] != b[name] and name not in ("name", "rounds", "stop", "evaluate_every")
+    ]
     return ", ".join(f'"{name}"' for name in names)

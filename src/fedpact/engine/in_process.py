@@ -74,9 +74,7 @@ class InProcess:
 
         def work(id: str) -> tuple[Update, ClientState]:
             data = population.load(id)
-            update, keeps = algorithm.client(
-                model, task, data, kept.get(id, {}), seed.child("client", id)
-            )
+            update, keeps = algorithm.client(model, task, data, kept.get(id, {}), seed.child("client", id))
             return channel.encode(update, context), keeps
 
         for id in ids:

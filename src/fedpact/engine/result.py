@@ -1,7 +1,7 @@
 """What a run gave: the model, its history, what each client did, and how to use and keep all of it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import DataError, DependencyError, ModelError
+from fedpact.core.errors import DataError, ModelError
 from fedpact.core.job import Job
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
@@ -241,7 +241,7 @@ class Fitted:
         Raises:
             DataError: no client holds rows aside.
         """
-        prepared = Prepared(as_population(clients), lambda data: self._prepared(data))
+        prepared = Prepared(as_population(clients), self._prepared)
         evaluation = evaluate_clients(InProcess(), self.model, self.weights, prepared, 0, Seed.of(0))
         if evaluation is None:
             raise DataError("no client holds test rows aside, so there is nothing to evaluate on.")

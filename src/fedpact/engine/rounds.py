@@ -14,8 +14,6 @@ from fedpact.engine.population import Population
 from fedpact.engine.sampler import choose, count_of
 
 
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What one round gave.
@@ -97,9 +95,7 @@ def hold_round(
     upload: dict[str, int] = {}
     first_error: Exception | None = None
     stream = seed.child("round", round, task.verb)
-    for answer in engine.ask(
-        algorithm, model, task, population, ids, kept, channel, context, stream
-    ):
+    for answer in engine.ask(algorithm, model, task, population, ids, kept, channel, context, stream):
         seconds[answer.client] = answer.seconds
         error = _take(answer, accumulator)
         if isinstance(error, rules.fatal):
@@ -158,9 +154,7 @@ def hold_to_end(
     channel = Channel((), algorithm)
     step = 0
     while (task := algorithm.task(state)) is not None:
-        outcome = hold_round(
-            engine, algorithm, model, task, population, {}, channel, rules, step, seed
-        )
+        outcome = hold_round(engine, algorithm, model, task, population, {}, channel, rules, step, seed)
         state = algorithm.server(model, state, outcome.aggregate)
         step += 1
     return state

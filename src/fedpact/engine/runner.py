@@ -156,9 +156,7 @@ class Runner:
             return f"all {self._job.rounds} rounds done"
         if not progress.history:
             return None
-        return next(
-            (reason for rule in self._stop_rules if (reason := rule.reached(progress.history))), None
-        )
+        return next((reason for rule in self._stop_rules if (reason := rule.reached(progress.history))), None)
 
     def _round(self, progress: Progress, task: Task) -> None:
         start = time.perf_counter()

@@ -8,7 +8,7 @@ from fedpact.data.read import by_column, clients
 
 
 def load_clients(job: Job) -> Federation:
-    """Return the clients of a job's `data`:
+    """Return the clients that a job's `data` names.
 
     - {name = "heart", ...}: a registered data set and its options;
     - {clients = {lyon = "lyon.csv", ...}, label = "outcome", ...}: a file for each client;

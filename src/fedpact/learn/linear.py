@@ -6,12 +6,12 @@ sum the loss instead of averaging it: C = 1/(n·l2) for its LogisticRegression, 
 
 import threading
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.errors import ConfigError, DataError, ModelError
 from fedpact.core.model import Kind, Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
@@ -31,6 +31,10 @@ class _Regression:
     def __post_init__(self) -> None:
         if not self.l2 >= 0:
             raise ConfigError(f"{type(self).__name__}: l2 is {self.l2}; it must be 0 or more.")
+        if self.init not in get_args(Init):
+            raise ConfigError(
+                f'{type(self).__name__}: init is "{self.init}"; it must be "zeros" or "uniform".'
+            )
 
     def build(self, schema: Schema) -> "RegressionModel":
         """Return the model for rows of this schema.
@@ -122,7 +126,7 @@ class RegressionModel:
         """Return this thread's session."""
         if not hasattr(self._sessions, "session"):
             self._sessions.session = RegressionSession(self)
-        return self._sessions.session  # type: ignore[no-any-return]
+        return self._sessions.session
 
     def penalised(self) -> NDArray[np.bool_]:
         """Return which of the flat weights the penalty applies to."""
@@ -132,17 +136,17 @@ class RegressionModel:
 
     def curvature(self, weights: Vector, rows: Rows) -> tuple[float, Floats, Floats]:
         """Return the summed loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
-        x = np.asarray(rows.x, np.float64)
+        x, y = np.asarray(rows.x, np.float64), _labels(rows)
         scores = self._scores(weights, x)
         predicted = _LINKS[self.schema.kind](scores)
-        loss = float(np.sum(_LOSSES[self.schema.kind](scores, rows.y)))
+        loss = float(np.sum(_LOSSES[self.schema.kind](scores, y)))
         augmented = np.hstack([x, np.ones((len(x), 1))])
         if self.schema.kind != "multiclass":
             slope = predicted * (1 - predicted) if self.schema.kind == "binary" else np.ones(len(x))
-            gradient = augmented.T @ (predicted - rows.y)
+            gradient = augmented.T @ (predicted - y)
             return loss, gradient, (augmented * slope[:, None]).T @ augmented
         classes, width = predicted.shape[1], augmented.shape[1]
-        residual = predicted - np.eye(classes)[rows.y]
+        residual = predicted - np.eye(classes)[y]
         gradient = (residual.T @ augmented).ravel()
         hessian = np.empty((classes, width, classes, width))
         for a in range(classes):
@@ -184,13 +188,12 @@ class RegressionSession:
     def bind(self, rows: Rows, seed: Seed) -> None:
         """Make these rows the ones that `gradient` reads."""
         x = np.asarray(rows.x, np.float64)
-        if rows.y is None:
-            raise ModelError("a regression cannot be trained on rows without labels.")
+        y = _labels(rows)
         if self._model.schema.kind == "multiclass":
-            self._x, self._y = x, np.eye(len(self._model.schema.classes))[rows.y]
+            self._x, self._y = x, np.eye(len(self._model.schema.classes))[y]
         else:
             # With a column of ones, scores and gradient are one matrix-vector product each.
-            self._x, self._y = np.hstack([x, np.ones((len(x), 1))]), np.asarray(rows.y, np.float64)
+            self._x, self._y = np.hstack([x, np.ones((len(x), 1))]), y.astype(np.float64)
 
     def gradient(self, index: NDArray[np.int64] | None) -> float:
         """Write the gradient of the mean loss over these rows (None: all); return the loss."""
@@ -215,6 +218,12 @@ class RegressionSession:
     def arrays(self, vector: Vector) -> list[Floats]:
         """Return a parameter-shaped vector as flat arrays that match `weights`."""
         return list(vector.flats)
+
+
+def _labels(rows: Rows) -> NDArray[Any]:
+    if rows.y is None:
+        raise DataError("a regression cannot be trained on rows without labels.")
+    return rows.y
 
 
 def _sigmoid(scores: Floats) -> Floats:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import DataError, ModelError
+from fedpact.core.errors import ConfigError, DataError, ModelError
 from fedpact.core.exact import Wide
 from fedpact.core.model import Schema
 from fedpact.core.rows import Rows
@@ -25,9 +25,16 @@ class GaussianNB:
 
     Args:
         var_smoothing: this share of the largest feature variance is added to all variances.
+
+    Raises:
+        ConfigError: the smoothing is negative.
     """
 
     var_smoothing: float = 1e-9
+
+    def __post_init__(self) -> None:
+        if not self.var_smoothing >= 0:
+            raise ConfigError(f"GaussianNB: var_smoothing is {self.var_smoothing}; it must be 0 or more.")
 
     def build(self, schema: Schema) -> "GaussianNBModel":
         """Return the model for rows of this schema."""
@@ -41,9 +48,16 @@ class MultinomialNB:
 
     Args:
         alpha: additive (Laplace) smoothing, > 0.
+
+    Raises:
+        ConfigError: alpha is not positive.
     """
 
     alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise ConfigError(f"MultinomialNB: alpha is {self.alpha}; it must be greater than 0.")
 
     def build(self, schema: Schema) -> "MultinomialNBModel":
         """Return the model for rows of this schema."""
@@ -79,6 +93,8 @@ class _NaiveBayes:
         raise NotImplementedError
 
     def _by_class(self, rows: Rows) -> list[NDArray[np.float64]]:
+        if rows.y is None:
+            raise DataError("naive Bayes cannot be trained on rows without labels.")
         x = np.asarray(rows.x, np.float64)
         return [x[rows.y == index] for index in range(len(self.schema.classes))]
 
@@ -131,7 +147,8 @@ class GaussianNBModel(_NaiveBayes):
         weights = Vector.zeros(self.layout)
         weights["prior"] = np.array(count) / total
         weights["mean"] = np.array(mean, dtype=np.float64)
-        weights["variance"] = np.array(variance, dtype=np.float64) + smoothing
+        # A square is summed to within 2^-60 of itself, so the variance of a constant may end below 0.
+        weights["variance"] = np.maximum(np.array(variance, dtype=np.float64), 0) + smoothing
         return weights
 
     def _joint(self, weights: Vector, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
-from fedpact.core.errors import ConfigError, DataError, ModelError, suggest
+from fedpact.core.errors import ClientError, ConfigError, DataError, ModelError, suggest
 from fedpact.core.model import Kind, Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
@@ -200,7 +200,7 @@ class TorchModel:
         schema: what the rows have in common.
         layout: the trained parameters, then the buffers; tied weights are one entry with aliases.
         frozen: the parameters that are not trained. They do not travel, but belong in a model file.
-        input_dtype: the numpy dtype of the inputs that it wants.
+        input_dtype: the numpy dtype that it wants where examples are floating-point numbers.
     """
 
     def __init__(self, spec: Torch, schema: Schema) -> None:
@@ -209,8 +209,9 @@ class TorchModel:
         self.device = _device(spec.device)
         # A factory's frozen parameters must be the same at every client, whatever the job's seed.
         with _Generators(self.device, Seed.of(0)):
-            self._template = spec.create().to("cpu")
-        self.layout, frozen = _layouts(self._template)
+            module = spec.create()
+        self.layout, frozen = _layouts(module)
+        self._template = module.to("cpu")
         if not any(entry.role == "parameter" for entry in self.layout.entries):
             raise ModelError("the module has no parameters to train: there are none, or all are frozen.")
         self.frozen = _gather(frozen, self._template)
@@ -220,7 +221,8 @@ class TorchModel:
         if isinstance(self.loss, nn.Module):
             self.loss = _copied(self.loss).to(self.device)
         self._check_loss()
-        self._sessions = threading.local()
+        self._sessions: dict[threading.Thread, TorchSession] = {}
+        self._lock = threading.Lock()
 
     def initial(self, seed: Seed) -> Vector:
         """Return the weights to start from.
@@ -239,15 +241,29 @@ class TorchModel:
 
         Raises:
             DataError: x is not numeric, or its examples have another shape.
-            ModelError: the weights are another model's, or the module fails.
+            ModelError: the weights are another model's.
+            ClientError: the module fails on these examples.
         """
         return self.session().predict(weights, x)
 
     def session(self) -> "TorchSession":
-        """Return this thread's session."""
-        if not hasattr(self._sessions, "session"):
-            self._sessions.session = TorchSession(self)
-        return self._sessions.session  # type: ignore[no-any-return]
+        """Return this thread's session: a new one, or that of a thread that has ended."""
+        thread = threading.current_thread()
+        with self._lock:
+            if thread not in self._sessions:
+                ended = next((other for other in self._sessions if not other.is_alive()), None)
+                self._sessions[thread] = self._sessions.pop(ended) if ended else TorchSession(self)
+            return self._sessions[thread]
+
+    def export(self, weights: Vector) -> nn.Module:
+        """Return a module with these weights, on the CPU, ready to predict.
+
+        Raises:
+            ModelError: the weights are another model's.
+        """
+        module = _copied(self._template)
+        module.load_state_dict(self.state_dict(weights))
+        return module.eval()
 
     def state_dict(self, weights: Vector) -> dict[str, Tensor]:
         """Return what `module.load_state_dict` takes: copies, with frozen parameters and every tied name.
@@ -301,7 +317,7 @@ class TorchModel:
         """Return examples as a tensor on the CPU, of the dtype that the module wants, shared where possible.
 
         Raises:
-            DataError: they are not numeric, or have another shape.
+            DataError: they are not numeric, have another shape, or are not the whole numbers that it takes.
         """
         array = np.asarray(x)
         if array.shape[1:] != self.schema.shape:
@@ -310,9 +326,11 @@ class TorchModel:
             raise DataError(f"the examples are of dtype {array.dtype}; a torch module takes numbers.")
         if array.dtype.kind != "f" and self.traits.integers:
             return _shared(array, np.int64)
-        if self.traits.floats is None:
-            raise DataError(f"the module takes whole numbers, as an embedding does, not {array.dtype}.")
-        return _shared(array, self.input_dtype).to(self.traits.floats)
+        if self.traits.floats is not None:
+            return _shared(array, self.input_dtype).to(self.traits.floats)
+        if not np.array_equal(array, np.rint(array)):
+            raise DataError("the module takes whole numbers, as an embedding does; the examples have others.")
+        return _shared(array, np.int64)
 
     def targets(self, y: NDArray[Any]) -> Tensor:
         """Return labels as the loss takes them: int64 class indexes, or numbers where there is one output."""
@@ -437,7 +455,7 @@ class TorchSession:
         Buffers are updated as in training. Parameters that the loss does not depend on get a gradient of 0.
 
         Raises:
-            ModelError: the module or the loss fails on these rows.
+            ClientError: the module or the loss fails on these rows.
         """
         if index is None:
             x, y = self._own(self._inputs), self._targets
@@ -528,10 +546,8 @@ class _Traits:
 
     @property
     def input_dtype(self) -> str:
-        """The numpy dtype of its inputs."""
-        if self.floats is None:
-            return "int64"
-        return "float64" if self.floats is torch.float64 else "float32"
+        """The numpy dtype of its floating-point inputs; float64 holds whole numbers exactly, as in a table."""
+        return "float64" if self.floats in (None, torch.float64) else "float32"
 
 
 def _try_out(model: TorchModel) -> _Traits:
@@ -780,7 +796,7 @@ def _explained(rows: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ModelError(f"the module fails on {rows} rows: {error}") from error
+        raise ClientError(f"the module fails on {rows} row{'s' if rows != 1 else ''}: {error}") from error
 
 
 def _sha256(data: bytes | memoryview) -> str:

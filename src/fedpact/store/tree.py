@@ -308,7 +308,7 @@ def _number(dtype: str, digits: str) -> np.generic:
     if dtype not in _ARRAYS:
         raise ValueError
     (number,) = np.frombuffer(bytes.fromhex(digits), np.dtype(dtype).newbyteorder("<")).astype(dtype)
-    return number
+    return typing.cast(np.generic, number)
 
 
 def _layout(description: Mapping[str, Any]) -> Layout:

@@ -128,12 +128,12 @@ def _missing(name: str, described: Mapping[str, Mapping[str, Any]]) -> list[_Con
     if len(having) > len(lacking):
         usual = described[having[0]].keys()
         return [
-            (client, name, "is missing" + suggest(name, described[client].keys() - usual))
+            (client, name, "is missing." + suggest(name, described[client].keys() - usual))
             for client in lacking
         ]
     usual = described[lacking[0]].keys()
     return [
-        (client, name, "is missing at others" + suggest(name, usual - described[client].keys()))
+        (client, name, "is missing at others." + suggest(name, usual - described[client].keys()))
         for client in having
     ]
 
