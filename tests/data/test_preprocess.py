@@ -78,7 +78,7 @@ def pooled_fit() -> str:
     return json.dumps(fit_steps(EVERYTHING, patients()).to_json())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=60, max_size=60), st.permutations(range(6)))
 def test_fitted_pipeline_is_the_same_bits_for_any_partition_of_the_rows(
     owners: list[int], names: list[int]

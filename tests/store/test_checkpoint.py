@@ -302,7 +302,9 @@ def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_checkpoint_of_another_model_is_refused_with_the_path_of_what_differs(tmp_path: Path) -> None:
     saved(tmp_path, range(1, 2))
-    with pytest.raises(CheckpointError, match=r'does not fit this job: state.model: "weight" was not saved'):
+    with pytest.raises(
+        CheckpointError, match=r'does not fit this job: state.model: as saved, "weight" is missing'
+    ):
         Checkpoints(tmp_path).load(like={"state": State(model(name="weight"))}, job=JOB)
 
 

@@ -114,16 +114,12 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray | np.generic):
         return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
     if isinstance(a, Vector):
-        return same_layout(a.layout, b.layout) and a == b
+        return bool(a == b)
     if isinstance(a, float):
         return repr(a) == repr(b)
     if is_dataclass(a):
         return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     return bool(a == b)
-
-
-def same_layout(a: Layout, b: Layout) -> bool:
-    return a.segments == b.segments
 
 
 def vector(**shapes: int) -> Vector:
@@ -201,17 +197,19 @@ def test_layout_of_a_thousand_vectors_is_written_once() -> None:
 def test_mapping_that_makes_its_vectors_when_asked_is_packed_with_each_ones_layout() -> None:
     class Lazy(Mapping[str, Vector]):
         def __getitem__(self, key: str) -> Vector:
-            return vector(**{key: 2})
+            return vector(**{key[0]: 2})
 
         def __iter__(self) -> Any:
-            return iter("abcdef")
+            return (name + copy for name in "abcdefgh" for copy in "01234567")
 
         def __len__(self) -> int:
-            return 6
+            return 64
 
-    assert {key: value.layout.entries[0].name for key, value in through_json(Lazy()).items()} == {
-        key: key for key in "abcdef"
-    }
+    # Once a vector is packed, Python may give the next one's layout the id of its own.
+    unpacked = through_json(Lazy())
+    assert [(key, value.layout.entries[0].name) for key, value in unpacked.items()] == [
+        (k, k[0]) for k in Lazy()
+    ]
 
 
 def test_wide_layout_with_two_segments_of_one_dtype_keeps_them() -> None:
@@ -286,11 +284,11 @@ STATE = State(vector(w=2, b=1), Slots(vector(w=2, b=1), 3), np.zeros((2, 3)))
     [
         (
             replace(STATE, model=vector(w=3, b=1)),
-            r'model: "w": a parameter of float32 (2,) was saved; this job has',
+            'model: as saved, "w" is a parameter of float32 (2,) instead of a parameter of float32 (3,).',
         ),
-        (replace(STATE, model=vector(w=2, bb=1)), 'model: "bb" was not saved.'),
-        (replace(STATE, model=vector(w=2)), 'model: "b" was saved and is not in this model.'),
-        (replace(STATE, model=vector(b=1, w=2)), "model: the arrays were saved in another order"),
+        (replace(STATE, model=vector(w=2, bb=1)), 'model: as saved, "bb" is missing.'),
+        (replace(STATE, model=vector(w=2)), 'model: as saved, "b" is one too many.'),
+        (replace(STATE, model=vector(b=1, w=2)), "model: as saved, the arrays are in another order."),
         (
             replace(STATE, model=cast(Any, np.zeros(3))),
             "model: a vector was saved; this job has an array there.",
@@ -300,7 +298,10 @@ STATE = State(vector(w=2, b=1), Slots(vector(w=2, b=1), 3), np.zeros((2, 3)))
             replace(STATE, slots=Slots(vector(w=2, b=1), cast(Any, "3"))),
             "slots.step: a number was saved; this job has text",
         ),
-        (replace(STATE, slots=Slots(vector(w=1, b=1), 3)), 'slots.exp_avg: "w": a parameter of float32 (2,)'),
+        (
+            replace(STATE, slots=Slots(vector(w=1, b=1), 3)),
+            'slots.exp_avg: as saved, "w" is a parameter of float32 (2,)',
+        ),
         (
             replace(STATE, counts=np.zeros((2, 4))),
             "counts: float64 (2, 3) was saved; this job has float64 (2, 4)",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, sqrt
+from math import hypot, isfinite
 from typing import Any
 
 from fedpact.channel.channel import RoundContext, Transform
@@ -48,7 +48,7 @@ class Clip:
         Raises:
             UpdateError: the norm is NaN or infinite.
         """
-        norm = sqrt(sum(vector.norm() ** 2 for vector in update.averaged.values()))
+        norm = hypot(*(vector.norm() for vector in update.averaged.values()))
         if not isfinite(norm):
             raise UpdateError(
                 f'client "{update.client}": the update has norm {norm}; lower the learning rate or look for '

@@ -1,7 +1,8 @@
 """Central Gaussian noise on the exact sum, from the operating system's entropy.
 
-Dwork and Roth, "The Algorithmic Foundations of Differential Privacy", 2014, appendix A (the Gaussian mechanism);
-McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018 (fixed denominators).
+Dwork and Roth, "The Algorithmic Foundations of Differential Privacy", 2014, appendix A (the Gaussian
+mechanism); McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018 (clients'
+updates as what is protected).
 """
 
 import os
@@ -25,9 +26,9 @@ class GaussianNoise:
 
     The clip norm is that of the Clip before it, which bounds what one client can change. All clients must
     weigh the same, for otherwise nothing bounds a weight. Training metrics are not released, since they
-    would be released without noise. The noise is a float: it does not withstand attacks on the least significant
-    bits of what is released (Mironov, "On significance of the least significant bits for differential privacy",
-    CCS 2012).
+    would be released without noise. The noise is a float: it does not withstand attacks on the least
+    significant bits of what is released (Mironov, "On significance of the least significant bits for
+    differential privacy", CCS 2012).
 
     Args:
         multiplier: the standard deviation in units of the clip norm, > 0.
@@ -40,7 +41,9 @@ class GaussianNoise:
 
     def __post_init__(self) -> None:
         if not (isfinite(self.multiplier) and self.multiplier > 0):
-            raise ChannelError(f"GaussianNoise: multiplier is {self.multiplier}; it must be a positive number.")
+            raise ChannelError(
+                f"GaussianNoise: multiplier is {self.multiplier}; it must be a positive number."
+            )
 
     @property
     def bound(self) -> float:

@@ -1,4 +1,4 @@
-"""The core: vectors, exact sums, messages, the algorithm's four methods, jobs and seeds. It knows no ML library."""
+"""The core: vectors, exact sums, messages, the algorithm's four methods, jobs, seeds. It knows no ML library."""
 
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.exact import FixedPointSum, Wide

@@ -1,4 +1,4 @@
-"""An algorithm: four pure methods over explicit state, so that a run can be saved and resumed at any round."""
+"""An algorithm: four pure methods over explicit state, so that a run can be saved and resumed any round."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
@@ -17,8 +17,8 @@ State = TypeVar("State")
 class Algorithm(Protocol[State]):
     """Federated computation as four pure methods.
 
-    An implementation is a frozen dataclass whose fields are its hyper-parameters: that is also how a Job names
-    it and writes it down. State is a dataclass of vectors, arrays, numbers and containers of these.
+    An implementation is a frozen dataclass whose fields are its hyper-parameters: that is also how a Job
+    names it and writes it down. State is a dataclass of vectors, arrays, numbers and containers of these.
 
     `releases` says what leaves a client: "averaged" vectors, which a channel can clip and noise, or "summed"
     statistics.

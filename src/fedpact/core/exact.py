@@ -2,8 +2,8 @@
 
 Two encodings, both int64:
 
-- `FixedPointSum`, for model-sized vectors: one integer an element. The scale is a power of two, chosen so that
-  the declared range times the total weight fits; what would not fit is refused by name.
+- `FixedPointSum`, for model-sized vectors: one integer an element. The scale is a power of two, chosen so
+  that the declared range times the total weight fits; what would not fit is refused by name.
 - `Wide`, for statistics whose size nobody knows beforehand: four integers an element, for any float64 below
   2^99 to a resolution of 2^-60.
 """
@@ -16,20 +16,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import UpdateError
+from fedpact.core.errors import ConfigError, UpdateError
 from fedpact.core.vector import Layout, Vector
 
 # One bit is the sign; one is left free, so that the sum of all roundings cannot overflow either.
 _BITS = 62
 # Of 64 Ki elements the two scratch arrays stay in the cache of one core.
 _BLOCK = 1 << 16
-# Weights that are not whole numbers are multiples of 2^-16.
-WEIGHT_BITS = 16
+# The declared range and the total weight stay within what keeps every scale a normal float64.
+_LARGEST = 2.0**64
+# A total of real weights is itself rounded; the bit left free has room for this much more.
+_EXCESS = 1 + 2.0**-40
 
 
-def quantise_weight(weight: float) -> float:
-    """Return the weight as it enters a sum: whole numbers as they are, others to a multiple of 2^-16."""
-    return weight if float(weight).is_integer() else round(weight * 2**WEIGHT_BITS) / 2**WEIGHT_BITS
+def exact_weight(weight: float, client: str) -> Fraction:
+    """Return a client's weight without rounding.
+
+    Raises:
+        UpdateError: it is NaN, infinite or negative.
+    """
+    if not 0 <= weight < math.inf:
+        raise UpdateError(
+            f'client "{client}" gave its update the weight {weight:g}; a weight is a finite number, 0 or more.'
+        )
+    return Fraction(float(weight))
 
 
 class FixedPointSum:
@@ -39,12 +49,28 @@ class FixedPointSum:
     nothing can overflow. The memory is one int64 an element, whatever the number of vectors.
 
     Args:
-        layout: the layout of the vectors; floats only (see `Layout.wide`).
+        layout: the layout of the vectors: float32 and float64 alone (see `Layout.wide`).
         limit: the declared range: every |value| ≤ limit.
         total_weight: an upper bound on the sum of all weights.
+
+    Raises:
+        ConfigError: the range or the total is not a number that sums can be scaled by.
+        UpdateError: the layout holds other dtypes.
     """
 
     def __init__(self, layout: Layout, limit: float, total_weight: float) -> None:
+        if not 1 / _LARGEST <= limit <= _LARGEST:
+            raise ConfigError(f"the declared range is ±{limit:g}; it must be between 2^-64 and 2^64.")
+        if not 0 <= total_weight <= _LARGEST:
+            raise ConfigError(
+                f"the declared total of all weights is {total_weight:g}; it must be between 0 and 2^64."
+            )
+        for segment in layout.segments:
+            if segment.dtype not in ("float32", "float64"):
+                raise UpdateError(
+                    f'"{segment.entries[0].name}" is {segment.dtype}; only float32 and float64 are averaged: '
+                    "send what `Vector.minus` or `Vector.widened` returns."
+                )
         self.layout = layout
         self.limit = float(limit)
         self.total_weight = float(total_weight)
@@ -57,30 +83,32 @@ class FixedPointSum:
         """Add weight · vector.
 
         Raises:
-            UpdateError: a value is NaN, infinite or outside the declared range, or the weights add up to
-                more than was declared. The sum is then as it was before.
+            UpdateError: a value is NaN, infinite or outside the declared range, the vector has another
+                layout, or the weights add up to more than was declared. The sum is then as it was before.
         """
-        weight = quantise_weight(weight)
+        term = exact_weight(weight, client)
         if vector.layout != self.layout:
-            raise UpdateError(f'client "{client}" sent {vector.layout!r}; the round expects {self.layout!r}.')
-        if not 0 <= weight <= self.total_weight or self.weight + Fraction(weight) > self.total_weight:
             raise UpdateError(
-                f'client "{client}" gave its update the weight {weight:g}; with {float(self.weight):g} already '
-                f"added that is not within the total of {self.total_weight:g} declared for this round."
+                f'client "{client}" sent other arrays than the round expects: '
+                f"{self.layout.difference(vector.layout)}."
+            )
+        if self.weight + term > self.total_weight * _EXCESS:
+            raise UpdateError(
+                f'client "{client}" gave its update the weight {weight:g}; with {float(self.weight):g} added '
+                f"before, that is more than the total of {self.total_weight:g} declared for this round."
             )
         bad = self._accumulate(vector, weight, 1, self.layout.size)
         if bad is not None:
             # Integers can be taken back without a trace: the blocks before the bad one were already added.
             self._accumulate(vector, weight, -1, bad)
             raise self._refusal(vector, bad, client)
-        self.weight += Fraction(weight)
+        self.weight += term
         self.count += 1
 
     def remove(self, vector: Vector, weight: float = 1) -> None:
         """Take back a vector that was added with this weight; the bits are then as they were before."""
-        weight = quantise_weight(weight)
         self._accumulate(vector, weight, -1, self.layout.size)
-        self.weight -= Fraction(weight)
+        self.weight -= Fraction(float(weight))
         self.count -= 1
 
     def merge(self, other: "FixedPointSum") -> None:
@@ -91,10 +119,10 @@ class FixedPointSum:
         """
         if other.layout != self.layout or other.fraction_bits != self.fraction_bits:
             raise UpdateError("two partial sums of different layouts or scales cannot be merged.")
-        if self.weight + other.weight > self.total_weight:
+        if self.weight + other.weight > self.total_weight * _EXCESS:
             raise UpdateError(
-                f"two partial sums weigh {float(self.weight + other.weight):g} together, more than the total of "
-                f"{self.total_weight:g} declared for this round."
+                f"two partial sums weigh {float(self.weight + other.weight):g} together, more than the total "
+                f"of {self.total_weight:g} declared for this round."
             )
         self.integers += other.integers
         self.weight += other.weight
@@ -115,8 +143,8 @@ class FixedPointSum:
         return self._scaled(1.0)
 
     def _accumulate(self, vector: Vector, weight: float, sign: int, stop: int) -> int | None:
-        """Add sign·weight·vector before element `stop`; return where a block with a value to refuse starts, or None."""
-        scale = sign * weight * 2.0**self.fraction_bits
+        """Add sign·weight·vector before element `stop`; return where a block that is refused starts, or None."""
+        scale = sign * float(weight) * 2.0**self.fraction_bits
         numbers, rounded = np.empty(_BLOCK), np.empty(_BLOCK, np.int64)
         offset = 0
         for flat in vector.flats:
@@ -124,8 +152,9 @@ class FixedPointSum:
                 if offset + start >= stop:
                     return None
                 block = flat[start : start + _BLOCK]
-                # A NaN fails both comparisons, since it makes min and max NaN.
-                if not (block.min() >= -self.limit and block.max() <= self.limit):
+                # A NaN fails both comparisons, since it makes min and max NaN. As Python floats, for else
+                # the limit would be rounded to float32 first.
+                if not (float(block.min()) >= -self.limit and float(block.max()) <= self.limit):
                     return offset + start
                 product, terms = numbers[: block.size], rounded[: block.size]
                 product[:] = block
@@ -137,17 +166,18 @@ class FixedPointSum:
         return None
 
     def _refusal(self, vector: Vector, start: int, client: str) -> UpdateError:
-        values = np.concatenate(vector.flats)[start:]
+        values = np.concatenate(vector.flats, dtype=np.float64)[start:]
         index = start + int(np.argmax(~(np.abs(values) <= self.limit)))
         value = float(values[index - start])
-        where = f'client "{client}": {self.layout.locate(index)} is {value:g}'
+        where = f'client "{client}": {self.layout.locate(index)} is {value:.9g}'
         if math.isfinite(value):
             return UpdateError(
                 f"{where}, outside the declared range of ±{self.limit:g}; lower the learning rate, clip the "
                 "update, or declare a wider range with update_range."
             )
         return UpdateError(
-            f"{where}; the update is refused. Lower the learning rate or look for such values in the client's rows."
+            f"{where}; the update is refused. Lower the learning rate or look for such values in the "
+            "client's rows."
         )
 
     def _scaled(self, factor: float) -> Vector:
@@ -168,11 +198,14 @@ _LIMB_BITS = 40
 _UNITS = tuple(2.0 ** (60 - _LIMB_BITS * i) for i in range(_LIMBS))
 _RESOLUTION = 60
 _WIDE_LIMIT = 2.0**99
+_SQUARE_LIMIT = 2.0**49.5
+# So many limbs of up to 2^40 add up to 2^62.
+_WIDE_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
 class Wide:
-    """float64 numbers as wide fixed-point integers, four int64 each; adding 2^23 of them cannot overflow.
+    """float64 numbers as wide fixed-point integers, four int64 each; adding 2^23 of any size cannot overflow.
 
     >>> a, b = Wide.of([1e20, 0.1]), Wide.of([1.0, 0.2])
     >>> (a + b).exact()[0] - 10**20
@@ -192,9 +225,7 @@ class Wide:
             UpdateError: a value is NaN, infinite, or 2^99 or more.
         """
         rest = np.array(values, dtype=np.float64)
-        if rest.size and not (rest.min() > -_WIDE_LIMIT and rest.max() < _WIDE_LIMIT):
-            bad = rest.ravel()[np.argmax(~(np.abs(rest) < _WIDE_LIMIT).ravel())]
-            raise UpdateError(f"{name} is {bad:g}; only finite numbers below 2^99 can be summed.")
+        _check_below(_WIDE_LIMIT, rest, name, "only finite numbers below 2^99 can be summed")
         limbs = np.empty((_LIMBS, *rest.shape), np.int64)
         for i, unit in enumerate(_UNITS[:-1]):
             # Division by a power of two and the subtraction are exact, so no bit is lost on the way.
@@ -206,7 +237,7 @@ class Wide:
 
     @classmethod
     def of_squares(cls, values: Any, name: str = "a statistic") -> "Wide":
-        """Encode the squares of float64 values without rounding the squares first.
+        """Encode the squares of float64 values, to within 1.5·2^-60, without rounding them to a float64 first.
 
         Veltkamp's splitting: value = high + low with 26 bits each, so that high², 2·high·low and low² are
         exact; a variance computed from such sums has no cancellation error.
@@ -215,6 +246,9 @@ class Wide:
             UpdateError: a value is NaN, infinite, or its square is 2^99 or more.
         """
         x = np.asarray(values, dtype=np.float64)
+        _check_below(
+            _SQUARE_LIMIT, x, name, "only finite numbers whose square is below 2^99 can be squared and summed"
+        )
         scaled = 134217729.0 * x
         high = scaled - (scaled - x)
         low = x - high
@@ -226,17 +260,23 @@ class Wide:
         return self.limbs.shape[1:]
 
     def __add__(self, other: "Wide") -> "Wide":
-        return Wide(self.limbs + other.limbs)
+        # Carried, so that no limb but the first grows with the number of terms.
+        return Wide(_carried(self.limbs + other.limbs))
 
     def sum(self, axis: int = 0) -> "Wide":
         """Return the exact sum along an axis of the numbers."""
-        return Wide(self.limbs.sum(axis=axis + 1))
+        terms = np.moveaxis(self.limbs, axis if axis < 0 else axis + 1, 0)
+        total = np.zeros(terms.shape[1:], np.int64)
+        for start in range(0, len(terms), _WIDE_BLOCK):
+            total = _carried(total + terms[start : start + _WIDE_BLOCK].sum(axis=0))
+        return Wide(total)
 
     def exact(self) -> list[Fraction]:
         """Return the numbers, flattened, as exact fractions."""
+        shifts = [_LIMB_BITS * i for i in reversed(range(_LIMBS))]
         columns = self.limbs.reshape(_LIMBS, -1).T.tolist()
         return [
-            Fraction(sum(limb << (_LIMB_BITS * (_LIMBS - 1 - i)) for i, limb in enumerate(column)), 1 << _RESOLUTION)
+            Fraction(sum(limb << shift for limb, shift in zip(column, shifts, strict=True)), 1 << _RESOLUTION)
             for column in columns
         ]
 
@@ -244,7 +284,8 @@ class Wide:
         """Return the numbers as float64, to within two units in the last place."""
         limbs = _carried(self.limbs)
         negative = limbs[0] < 0
-        # Below zero the limbs after the first are positive and would cancel against it: decode the absolute value.
+        # Below zero the limbs after the first are positive and would cancel against it: decode the absolute
+        # value.
         limbs = _carried(np.where(negative, -limbs, limbs))
         total = np.zeros(self.shape)
         for limb, unit in zip(limbs[::-1], _UNITS[::-1], strict=True):
@@ -259,3 +300,11 @@ def _carried(limbs: NDArray[np.int64]) -> NDArray[np.int64]:
         limbs[i - 1] += limbs[i] >> _LIMB_BITS
         limbs[i] &= (1 << _LIMB_BITS) - 1
     return limbs
+
+
+def _check_below(limit: float, values: NDArray[np.float64], name: str, rule: str) -> None:
+    # A NaN fails both comparisons, since it makes min and max NaN.
+    if values.size and not (values.min() > -limit and values.max() < limit):
+        flat = values.ravel()
+        bad = flat[np.argmax(~(np.abs(flat) < limit))]
+        raise UpdateError(f"{name} is {bad:g}; {rule}.")

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedpact.core.errors import ConfigError, suggest
@@ -50,10 +52,15 @@ class Job(BaseModel):
     cohort: int | float | None = None
     quorum: int | float = 1
     timeout_s: float | None = Field(default=None, gt=0)
-    update_range: float = Field(default=65536.0, gt=0)
+    update_range: float = Field(default=65536.0, ge=2.0**-64, le=2.0**64)
     stop: tuple[Spec, ...] = ()
     evaluate_every: int = Field(default=1, ge=0)
     initial: str | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _json(cls, value: Any) -> Any:
+        return _plain(value)
 
     @field_validator("model", "algorithm", "data", mode="before")
     @classmethod
@@ -96,6 +103,8 @@ class Job(BaseModel):
             settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f'there is no job file "{path}".') from None
+        except OSError as error:
+            raise ConfigError(f'the job file "{path}" cannot be read: {error.strerror}.') from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f'"{path}" is not valid TOML: {error}.') from None
         for key, value in (overrides or {}).items():
@@ -113,7 +122,7 @@ class Job(BaseModel):
 
     @property
     def lineage(self) -> str:
-        """SHA-256 of all that decides a round, in hex: the job without its name, its length and its stop rules.
+        """SHA-256 of all that decides a round, in hex: the job without its name, length and stop rules.
 
         A checkpoint may be continued by any job of the same lineage, so that a run can be made longer.
         """
@@ -132,13 +141,35 @@ def _sentence(problem: Any) -> str:
         return f'a job has no setting "{place}".{suggest(place, Job.model_fields)}'
     if problem["type"] == "missing":
         return f'the job has no "{place}"; add it.'
-    return f'job setting "{place}" is {problem["input"]!r}: {problem["msg"]}.'
+    message = problem["msg"].removeprefix("Value error, ")
+    return f'job setting "{place}" is {problem["input"]!r}: {message}.'
 
 
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     for part in path:
         inner = settings.get(part, {})
+        if not isinstance(inner, str | Mapping):
+            raise ConfigError(
+                f'"{key}" cannot be set: "{part}" is {inner!r}, which has no settings of its own.'
+            )
         settings[part] = inner = {"name": inner} if isinstance(inner, str) else dict(inner)
         settings = inner
     settings[last] = value
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold, with numpy's numbers as Python's; NaN would silently become null there."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("the names of settings must be text")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"a {type(value).__name__} cannot be part of a job")
+    return value

@@ -1,6 +1,6 @@
 """What goes between a server and its clients: a Task down, an Update up, and the Aggregate of a cohort."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import UpdateError
-from fedpact.core.exact import FixedPointSum, Wide, quantise_weight
+from fedpact.core.exact import FixedPointSum, Wide, exact_weight
 from fedpact.core.vector import Vector
 
 Kind = Literal["delta", "model", "gradient", "statistics"]
 Statistic = NDArray[np.int64] | NDArray[np.float64] | Wide
+# A statistic as integers, which is how it enters a sum.
+Term = NDArray[np.int64] | Wide
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Aggregate:
     weight: float
     population: int
     means: Mapping[str, Vector] = field(default_factory=dict)
-    sums: Mapping[str, NDArray[np.int64] | Wide] = field(default_factory=dict)
+    sums: Mapping[str, Term] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     answers: Mapping[str, Any] = field(default_factory=dict)
 
@@ -161,7 +163,7 @@ class Accumulator:
         self.weight = Fraction(0)
         self.kind: Kind | None = None
         self._averaged: dict[str, FixedPointSum] = {}
-        self._summed: dict[str, NDArray[np.int64] | Wide] = {}
+        self._summed: dict[str, Term] = {}
         self._metrics: dict[str, Wide] = {}
         self._answers: dict[str, Any] = {}
 
@@ -169,65 +171,91 @@ class Accumulator:
         """Add one update; one that is refused leaves no trace.
 
         Raises:
-            UpdateError: it answers another version, is of another kind, lacks an array, or holds a value that
-                is NaN, infinite or out of range.
+            UpdateError: it answers another version, is of another kind, has other arrays than the rest, or
+                holds a value that is NaN, infinite or out of range.
         """
         if update.version != self.task.version:
             raise UpdateError(
                 f'client "{update.client}" answered version {update.version} of the model; '
                 f"this round is at version {self.task.version}."
             )
-        self._check_shape(update)
-        metrics = {
-            name: Wide.of(value, f'client "{update.client}": {name}') for name, value in update.metrics.items()
-        }
-        summed = {
-            name: _integers(value, f'client "{update.client}": {name}') for name, value in update.summed.items()
-        }
-        if self.kind is None:
-            self._averaged = {
-                name: FixedPointSum(vector.layout, self.limit, self.total_weight)
-                for name, vector in update.averaged.items()
-            }
+        sender = f'client "{update.client}"'
+        weight = exact_weight(update.weight, update.client)
+        terms = {name: _integers(value, f"{sender}: {name}") for name, value in update.summed.items()}
+        numbers = {name: Wide.of(value, f"{sender}: {name}") for name, value in update.metrics.items()}
+        self._check(sender, update.kind, update.averaged, terms)
+        # What can be refused is computed first, so that nothing is kept of an update that is.
+        summed, metrics = self._totals(sender, terms, numbers)
+        averaged = self._averaged or self._sums_like(update.averaged)
         added: list[str] = []
         try:
             for name, vector in update.averaged.items():
-                self._averaged[name].add(vector, update.weight, update.client)
+                averaged[name].add(vector, update.weight, update.client)
                 added.append(name)
         except UpdateError:
             for name in added:
-                self._averaged[name].remove(update.averaged[name], update.weight)
+                averaged[name].remove(update.averaged[name], update.weight)
             raise
-        answers = {update.client: update.answer} if self.task.answers == "collect" else {}
-        self._include(update.kind, summed, metrics, answers, Fraction(quantise_weight(update.weight)), 1)
+        if self.task.answers == "collect":
+            self._answers[update.client] = update.answer
+        self._keep(update.kind, averaged, summed, metrics, weight, 1)
 
     def merge(self, other: "Accumulator") -> None:
-        """Add another partial sum of the same task."""
+        """Add another partial sum of the same task; one that is refused leaves no trace.
+
+        Raises:
+            UpdateError: it answers another version, is of another kind, has other arrays, or the weights add
+                up to more than was declared.
+        """
         if other.kind is None:
             return
-        if self.kind is not None and (self.kind, self.task.version) != (other.kind, other.task.version):
-            raise UpdateError("two partial sums of different kinds or versions cannot be merged.")
+        if other.task.version != self.task.version:
+            raise UpdateError("two partial sums of different versions of the model cannot be merged.")
+        sender = "a partial sum"
+        self._check(sender, other.kind, other._averaged, other._summed)
+        summed, metrics = self._totals(sender, other._summed, other._metrics)
+        averaged = self._averaged or self._sums_like(other._averaged)
         for name, partial in other._averaged.items():
-            if name not in self._averaged:
-                self._averaged[name] = FixedPointSum(partial.layout, self.limit, self.total_weight)
-            self._averaged[name].merge(partial)
-        self._include(other.kind, other._summed, other._metrics, other._answers, other.weight, other.count)
+            if partial.layout != averaged[name].layout:
+                raise UpdateError(f'two partial sums of "{name}" have different layouts.')
+        # The weights are the same for all vectors, so it is the first that refuses, or none.
+        for name, partial in other._averaged.items():
+            averaged[name].merge(partial)
+        self._answers.update(other._answers)
+        self._keep(other.kind, averaged, summed, metrics, other.weight, other.count)
 
-    def _include(
+    def _sums_like(self, vectors: Mapping[str, Vector | FixedPointSum]) -> dict[str, FixedPointSum]:
+        return {
+            name: FixedPointSum(vector.layout, self.limit, self.total_weight)
+            for name, vector in vectors.items()
+        }
+
+    def _totals(
+        self, sender: str, terms: Mapping[str, Term], numbers: Mapping[str, Wide]
+    ) -> tuple[dict[str, Term], dict[str, Wide]]:
+        summed = {
+            name: _plus(self._summed[name], term, f"{sender}: {name}") if name in self._summed else term
+            for name, term in terms.items()
+        }
+        metrics = {
+            name: self._metrics[name] + number if name in self._metrics else number
+            for name, number in numbers.items()
+        }
+        return summed, metrics
+
+    def _keep(
         self,
         kind: Kind,
-        summed: Mapping[str, NDArray[np.int64] | Wide],
+        averaged: dict[str, FixedPointSum],
+        summed: Mapping[str, Term],
         metrics: Mapping[str, Wide],
-        answers: Mapping[str, Any],
         weight: Fraction,
         count: int,
     ) -> None:
         self.kind = kind
-        for name, term in summed.items():
-            self._summed[name] = _plus(self._summed[name], term) if name in self._summed else term
-        for name, number in metrics.items():
-            self._metrics[name] = self._metrics[name] + number if name in self._metrics else number
-        self._answers.update(answers)
+        self._averaged = averaged
+        self._summed.update(summed)
+        self._metrics.update(metrics)
         self.weight += weight
         self.count += count
 
@@ -250,32 +278,45 @@ class Accumulator:
             answers=dict(sorted(self._answers.items())),
         )
 
-    def _check_shape(self, update: Update) -> None:
+    def _check(
+        self, sender: str, kind: Kind, averaged: Mapping[str, Any], summed: Mapping[str, Term]
+    ) -> None:
         if self.kind is None:
             return
-        if update.kind != self.kind:
+        if kind != self.kind:
             raise UpdateError(
-                f'client "{update.client}" sent a {update.kind} where the others sent a {self.kind}; '
-                "the two cannot be added."
+                f"{sender} sent a {kind} where the others sent a {self.kind}; the two cannot be added."
             )
-        expected: tuple[Sequence[str], ...] = (sorted(self._averaged), sorted(self._summed))
-        if (sorted(update.averaged), sorted(update.summed)) != expected:
-            raise UpdateError(f'client "{update.client}" sent other arrays than the rest of its cohort.')
-        for name, term in update.summed.items():
+        for sent, expected in ((averaged, self._averaged), (summed, self._summed)):
+            if sent.keys() != expected.keys():
+                raise UpdateError(
+                    f"{sender} sent the arrays {_names(sent)}; the rest of its cohort sent {_names(expected)}."
+                )
+        for name, term in summed.items():
             if term.shape != self._summed[name].shape:
                 raise UpdateError(
-                    f'client "{update.client}": {name} has shape {term.shape}, the others {self._summed[name].shape}.'
+                    f"{sender}: {name} has shape {term.shape}, the others {self._summed[name].shape}."
                 )
 
 
-def _integers(value: Statistic, name: str) -> NDArray[np.int64] | Wide:
+def _names(arrays: Mapping[str, Any]) -> str:
+    return ", ".join(f'"{name}"' for name in sorted(arrays)) or "none"
+
+
+def _integers(value: Statistic, name: str) -> Term:
     if isinstance(value, Wide):
         return value
     array = np.asarray(value)
     return array.astype(np.int64) if array.dtype.kind in "iub" else Wide.of(array, name)
 
 
-def _plus(a: NDArray[np.int64] | Wide, b: NDArray[np.int64] | Wide) -> NDArray[np.int64] | Wide:
-    if isinstance(a, Wide) != isinstance(b, Wide):
-        raise UpdateError("a count and a real number cannot be added; every client must send the same dtype.")
-    return a + b  # type: ignore[operator]
+def _plus(a: Term, b: Term, name: str) -> Term:
+    if isinstance(a, Wide) and isinstance(b, Wide):
+        return a + b
+    if isinstance(a, Wide) or isinstance(b, Wide):
+        raise UpdateError(f"{name} is a count at one client and a real number at another; send one dtype.")
+    total: NDArray[np.int64] = a + b
+    # A sum that wrapped has a sign that neither term has.
+    if np.any((a ^ total) & (b ^ total) < 0):
+        raise UpdateError(f"{name} makes the sum of counts exceed 2^63.")
+    return total

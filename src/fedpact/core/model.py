@@ -74,7 +74,7 @@ class Session(Protocol):
         ...
 
     def gradient(self, index: NDArray[np.int64] | None) -> float:
-        """Write the gradient of the mean loss over these rows (None: all) into `gradients`; return the loss."""
+        """Write the gradient of the mean loss over these rows (None: all) to `gradients`; return the loss."""
         ...
 
     def arrays(self, vector: Vector) -> list[Array]:
@@ -111,7 +111,7 @@ class HessianModel(Model, Protocol):
     def curvature(
         self, weights: Vector, rows: Rows
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """Return the summed loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
+        """Return these rows' summed loss, its gradient [p] and its Hessian [p, p], without the penalty."""
         ...
 
     def penalised(self) -> NDArray[np.bool_]:

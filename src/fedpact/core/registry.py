@@ -1,4 +1,4 @@
-"""Names for the parts a job is made of: a registry turns {"name": "FedAvg", "lr": 0.1} into an object and back."""
+"""Names for the parts of a job: a registry turns {"name": "FedAvg", "lr": 0.1} into an object and back."""
 
 import dataclasses
 import importlib
@@ -6,6 +6,8 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from fedpact.core.errors import ConfigError, suggest
 
@@ -65,9 +67,9 @@ class Registry:
             ConfigError: the name, a setting or a setting's type is wrong.
         """
         spec = {"name": spec} if isinstance(spec, str) else dict(spec)
-        if "name" not in spec:
-            raise ConfigError(f'a {self.what} needs a "name"; got {spec}.')
-        name = spec.pop("name")
+        name = spec.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f'the {self.what} needs a "name"; got {spec if name is None else name}.')
         cls = self.load(name)
         settings = {field.name: field for field in dataclasses.fields(cls) if field.init}
         hints = typing.get_type_hints(cls)
@@ -78,9 +80,10 @@ class Registry:
                     f'{self.what} {name} has no setting "{key}".{suggest(key, settings)} '
                     f"It has: {', '.join(settings) or 'none'}."
                 )
-            if self._parts is not None and isinstance(value, Mapping) and "name" in value:
-                value = self._parts.build(dict(value))
-            elif isinstance(value, list):
+            if self._parts is not None and _part_wanted(hints[key]) and isinstance(value, str | Mapping):
+                value = self._parts.build(value if isinstance(value, str) else dict(value))
+            value = _as_hinted(value, hints[key])
+            if isinstance(value, list):
                 value = tuple(value)
             if not _fits(value, hints[key]):
                 raise ConfigError(
@@ -105,12 +108,33 @@ class Registry:
                 f"Known: {', '.join(sorted(self._entries))}."
             )
         spec: Spec = {"name": name}
+        hints = typing.get_type_hints(type(part))
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
             if self._parts is not None and dataclasses.is_dataclass(value):
                 value = self._parts.describe(value)
+            value = _as_hinted(value, hints[field.name])
             spec[field.name] = list(value) if isinstance(value, tuple) else value
         return spec
+
+
+def _as_hinted(value: Any, hint: Any) -> Any:
+    """Return numpy's numbers as Python's, and an int as a float where a float is wanted: 1 and 1.0 are one job."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    options = _options(hint)
+    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
+        return float(value)
+    return value
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _part_wanted(hint: Any) -> bool:
+    return any(getattr(option, "_is_protocol", False) for option in _options(hint))
 
 
 def _spell(annotation: Any) -> str:
@@ -118,12 +142,12 @@ def _spell(annotation: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Check plain values against int, float, bool, str, None and unions; leave richer types to the class."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if origin is typing.Literal:
-        return value in typing.get_args(hint)
+    """Check values against int, float, bool, str, None, parts and unions; leave richer types to the class."""
+    options = _options(hint)
+    if len(options) > 1:
+        return any(_fits(value, option) for option in options)
+    if typing.get_origin(hint) is typing.Literal:
+        return any(value == option and type(value) is type(option) for option in typing.get_args(hint))
     if hint is type(None):
         return value is None
     if hint is float:
@@ -132,7 +156,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str):
         return isinstance(value, hint)
+    if getattr(hint, "_is_protocol", False):
+        return all(hasattr(value, name) for name in vars(hint) if not name.startswith("_"))
     if isinstance(value, bool | int | float | str) or value is None:
-        # A plain value where a part or a container is wanted.
+        # A plain value where a container is wanted.
         return hint is Any
     return True

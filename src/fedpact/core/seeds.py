@@ -1,6 +1,7 @@
 """One seed, many streams: every random choice of a job is drawn from a named child of the job's seed."""
 
 import hashlib
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,8 @@ class Seed:
 
 
 def _encode(part: int | str) -> bytes:
-    # The type and the length go in too, so that no two different paths spell the same bytes.
-    kind = b"i" if isinstance(part, int) else b"s"
-    text = str(part).encode()
-    return kind + len(text).to_bytes(4, "little") + text
+    # The type and the length go in too, so that no two different paths spell the same bytes. `index` takes
+    # numpy's integers for what they are.
+    kind, text = (b"s", part) if isinstance(part, str) else (b"i", str(operator.index(part)))
+    spelt = text.encode()
+    return kind + len(spelt).to_bytes(4, "little") + spelt

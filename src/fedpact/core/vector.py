@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -31,6 +32,8 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 # Segments start on a cache line, so that vector instructions never straddle two dtypes.
 _ALIGNMENT = 64
+# Of 64 Ki elements a float64 scratch array stays in the cache of one core.
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -131,18 +134,25 @@ class Layout:
 
     def locate(self, index: int) -> str:
         """Return the name and position, such as "bias[3]", of the element with this index among all."""
-        for entry in self.entries:
-            if index < entry.size:
-                place = np.unravel_index(index, entry.shape) if entry.shape else ()
-                return entry.name + (f"[{', '.join(str(int(i)) for i in place)}]" if place else "")
-            index -= entry.size
-        raise IndexError(index)
+        return _locate(self.entries, index)
+
+    def difference(self, other: "Layout") -> str:
+        """Return where another layout first differs from this one, in words."""
+        mine, others = ({entry.name: entry for entry in layout.entries} for layout in (self, other))
+        for name, entry in mine.items():
+            if name not in others:
+                return f'"{name}" is missing'
+            if others[name] != entry:
+                return f'"{name}" is {_spell(others[name])} instead of {_spell(entry)}'
+        extra = next((name for name in others if name not in mine), None)
+        return "the arrays are in another order" if extra is None else f'"{extra}" is one too many'
 
     @cached_property
     def wide(self) -> "Layout":
         """The layout of differences and means: float32 for floats of up to 32 bits, float64 for the rest.
 
-        Its segments hold the same elements in the same order as this layout's.
+        Its segments hold the same elements in the same order as this layout's. Integers are exact in it up
+        to 2^53.
         """
         narrow = ("float32", "bfloat16", "float16")
         wide = Layout(())
@@ -160,13 +170,19 @@ class Layout:
     def to_json(self) -> list[dict[str, Any]]:
         """Return the layout as plain data."""
         return [
-            {"name": e.name, "shape": list(e.shape), "dtype": e.dtype, "role": e.role, "aliases": list(e.aliases)}
+            {
+                "name": e.name,
+                "shape": list(e.shape),
+                "dtype": e.dtype,
+                "role": e.role,
+                "aliases": list(e.aliases),
+            }
             for e in self.entries
         ]
 
     @classmethod
     def from_json(cls, entries: Iterable[Mapping[str, Any]]) -> "Layout":
-        """Return the layout that `to_json` wrote down."""
+        """Return the layout of a model that `to_json` wrote down; its `wide` is made anew from it."""
         return cls(
             Entry(e["name"], tuple(e["shape"]), e["dtype"], e["role"], tuple(e["aliases"])) for e in entries
         )
@@ -177,7 +193,8 @@ class Layout:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Layout) and self.entries == other.entries)
+        # By segments: `wide` may have two of one dtype, so that equal entries lie at other places.
+        return self is other or (isinstance(other, Layout) and self.segments == other.segments)
 
     def __hash__(self) -> int:
         return hash(self.entries)
@@ -218,23 +235,33 @@ class Vector:
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout | None = None) -> "Vector":
         """Return a vector with copies of these arrays; without a layout, one is made from them.
 
+        Arrays of another dtype than the layout's are rounded to it; for bfloat16, uint16 arrays are its bits.
+
         Raises:
-            ModelError: an array is missing, is not in the layout, or has another shape.
+            ModelError: an array is missing, is not in the layout, has another shape, or does not fit its dtype.
         """
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         if layout is None:
             layout = Layout(Entry(name, a.shape, a.dtype.name) for name, a in arrays.items())
         vector = cls.zeros(layout)
-        for name in arrays.keys() - layout._places.keys():
-            raise ModelError(f'there is no parameter "{name}" in this model.{suggest(name, layout._places)}')
-        for entry in layout.entries:
-            if entry.name not in arrays:
-                raise ModelError(f'parameter "{entry.name}" is missing.{suggest(entry.name, arrays)}')
-            if arrays[entry.name].shape != entry.shape:
+        for name in arrays:
+            if name not in layout._places:
                 raise ModelError(
-                    f'parameter "{entry.name}" has shape {arrays[entry.name].shape}; the model needs {entry.shape}.'
+                    f'there is no parameter "{name}" in this model.{suggest(name, layout._places)}'
                 )
-            vector[entry.name][...] = arrays[entry.name]
+        for entry in layout.entries:
+            given = next((given for given in (entry.name, *entry.aliases) if given in arrays), None)
+            if given is None:
+                raise ModelError(f'parameter "{entry.name}" is missing.{suggest(entry.name, arrays)}')
+            array, view = arrays[given], vector[entry.name]
+            if array.shape != entry.shape:
+                raise ModelError(
+                    f'parameter "{given}" has shape {array.shape}; the model needs {entry.shape}.'
+                )
+            if array.dtype == view.dtype:
+                view[...] = array
+            else:
+                _assign(view.reshape(-1), entry.dtype, array.ravel(), (entry,))
         return vector
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -281,33 +308,40 @@ class Vector:
         """Return this + delta, rounded to this layout's dtypes; delta has the layout `layout.wide`.
 
         Integers are rounded to the nearest, half to even; a bool is true from one half on.
+
+        Raises:
+            ModelError: the layouts do not match, or an integer does not fit its dtype.
         """
         delta._check(self.layout.wide)
         total = Vector.zeros(self.layout)
         for out, segment, base, change in zip(
             total.flats, self.layout.segments, self.flats, delta.flats, strict=True
         ):
-            _assign(out, segment.dtype, np.add(_numbers(base, segment.dtype), change, dtype=change.dtype))
+            numbers = np.add(_numbers(base, segment.dtype), change, dtype=change.dtype)
+            _assign(out, segment.dtype, numbers, segment.entries)
         return total
 
     def narrowed(self, layout: Layout) -> "Vector":
-        """Return these numbers rounded to another layout, whose `wide` is this one's layout."""
+        """Return these numbers rounded to another layout, whose `wide` is this one's layout.
+
+        Raises:
+            ModelError: the layouts do not match, or an integer does not fit its dtype.
+        """
         self._check(layout.wide)
         narrow = Vector.zeros(layout)
         for out, segment, flat in zip(narrow.flats, layout.segments, self.flats, strict=True):
-            _assign(out, segment.dtype, flat)
+            _assign(out, segment.dtype, flat, segment.entries)
         return narrow
 
     def norm(self) -> float:
-        """Return the L2 norm over all elements, accumulated in float64."""
-        return float(
-            np.sqrt(
-                sum(
-                    float(np.sum(np.square(_numbers(flat, segment.dtype), dtype=np.float64)))
-                    for flat, segment in zip(self.flats, self.layout.segments, strict=True)
-                )
-            )
-        )
+        """Return the L2 norm over all elements, accumulated in float64; inf where that overflows."""
+        total = 0.0
+        with np.errstate(over="ignore"):
+            for flat, segment in zip(self.flats, self.layout.segments, strict=True):
+                for start in range(0, flat.size, _BLOCK):
+                    block = _numbers(flat[start : start + _BLOCK], segment.dtype)
+                    total += float(np.sum(np.square(block, dtype=np.float64)))
+        return math.sqrt(total)
 
     def __eq__(self, other: object) -> bool:
         """Equal bits, not merely equal numbers."""
@@ -325,8 +359,8 @@ class Vector:
     def _check(self, layout: Layout) -> None:
         if self.layout != layout:
             raise ModelError(
-                f"these two models do not fit: one has {self.layout!r}, the other {layout!r}; "
-                "both sides must build the same architecture."
+                f"these two models do not fit: {self.layout.difference(layout)}; both sides must build the same "
+                "architecture."
             )
 
 
@@ -343,8 +377,8 @@ def _numbers(flat: NDArray[Any], dtype: str) -> NDArray[Any]:
     return flat
 
 
-def _assign(out: NDArray[Any], dtype: str, numbers: NDArray[Any]) -> None:
-    """Write numbers into an array of this dtype, rounding to nearest."""
+def _assign(out: NDArray[Any], dtype: str, numbers: NDArray[Any], entries: Sequence[Entry]) -> None:
+    """Write numbers into an array of this dtype, rounding to nearest; the entries are for messages."""
     if dtype == "bfloat16":
         bits = numbers.astype(np.float32).view(np.uint32)
         # Round half to even on the 16 bits that are cut off; a NaN must stay one.
@@ -355,4 +389,27 @@ def _assign(out: NDArray[Any], dtype: str, numbers: NDArray[Any]) -> None:
     elif dtype in FLOATS:
         out[:] = numbers
     else:
-        out[:] = np.rint(numbers)
+        rounded = np.rint(numbers, dtype=np.float64)
+        # As floats, in which 2^63 is exact and 2^63 − 1 is not.
+        low, high = float(np.iinfo(out.dtype).min), float(np.iinfo(out.dtype).max) + 1.0
+        fits = (rounded >= low) & (rounded < high)
+        if not fits.all():
+            index = int(np.argmin(fits))
+            raise ModelError(
+                f"{_locate(entries, index)} would be {numbers[index]:g}, which {dtype} cannot hold."
+            )
+        out[:] = rounded
+
+
+def _locate(entries: Sequence[Entry], index: int) -> str:
+    for entry in entries:
+        if index < entry.size:
+            place = np.unravel_index(index, entry.shape) if entry.shape else ()
+            return entry.name + (f"[{', '.join(str(int(i)) for i in place)}]" if place else "")
+        index -= entry.size
+    raise IndexError(index)
+
+
+def _spell(entry: Entry) -> str:
+    aliases = f" also called {', '.join(entry.aliases)}" if entry.aliases else ""
+    return f"a {entry.role} of {entry.dtype} {entry.shape}{aliases}"

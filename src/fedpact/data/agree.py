@@ -1,6 +1,7 @@
 """What all clients' rows must have in common: the kind and classes of their labels, the shape of their examples."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,11 +12,12 @@ from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import DataError, suggest
 from fedpact.core.messages import Aggregate, Everyone, Task, Update
 from fedpact.core.model import Kind
-from fedpact.core.rows import ClientData
+from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 
 # More distinct values than this are no classes.
 MOST_CLASSES = 1000
+_CLASSES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,29 @@ class Labels:
     kind: Kind
     classes: tuple[Any, ...] = ()
 
-    def encode(self, labels: NDArray[Any], client: str) -> NDArray[Any]:
+    def encode(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Return class indexes (int64) or numbers (float64).
+
+        Args:
+            labels: as `labels_of` gives them [n].
 
         Raises:
             DataError: a label is of no class that the model knows, or is no number.
         """
         if self.kind == "regression":
-            return _as_numbers(labels, client)
+            if labels.dtype.kind == "U":
+                raise DataError("the labels are text, but the model predicts numbers.")
+            return labels.astype(np.float64)
         index = {label: i for i, label in enumerate(self.classes)}
         values, inverse = np.unique(labels, return_inverse=True)
         plain = [_plain(value) for value in values]
         for place, label in enumerate(plain):
             if label not in index:
-                known = ", ".join(str(c) for c in self.classes[:10])
+                known = ", ".join(str(c) for c in self.classes[:_CLASSES_SHOWN])
+                more = ", …" if len(self.classes) > _CLASSES_SHOWN else ""
                 raise DataError(
-                    f'client "{client}", row {np.argmax(inverse == place)}: the label {label!r} is a class that the '
-                    f"model does not know ({known}).{suggest(str(label), map(str, self.classes))}"
+                    f"the label {label!r} in row {np.argmax(inverse == place) + 1} is a class that the model does "
+                    f"not know ({known}{more}).{suggest(str(label), map(str, self.classes))}"
                 )
         return np.array([index[label] for label in plain], np.int64)[inverse]
 
@@ -137,24 +145,73 @@ def _spell(shape: Any) -> str:
 
 
 def _describe(data: ClientData) -> Mapping[str, Any]:
-    parts = [rows.y for rows in (data.train, data.test) if rows is not None]
-    if any(labels is None for labels in parts):
-        raise DataError(f'client "{data.id}" has rows without labels.')
-    labels = np.concatenate([np.asarray(part) for part in parts])
-    numeric = labels.dtype.kind in "iufb"
-    if numeric and labels.dtype.kind == "f":
-        missing = np.flatnonzero(~np.isfinite(labels))
-        if missing.size:
-            raise DataError(
-                f'client "{data.id}": {missing.size} labels are NaN or infinite, the first in row {missing[0]}; '
-                "remove these rows."
-            )
-    values = np.unique(labels if numeric else labels.astype(str))
+    with at_rows(data.id, "training"):
+        labels = labels_of(data.train)
+    if data.test is not None:
+        with at_rows(data.id, "test"):
+            held_out = labels_of(data.test)
+            if len(held_out) and (held_out.dtype.kind == "U") != (labels.dtype.kind == "U"):
+                kinds = ("text", "numbers") if held_out.dtype.kind == "U" else ("numbers", "text")
+                raise DataError("the labels are {}, those of the training rows are {}.".format(*kinds))
+            labels = np.concatenate([labels, held_out]) if len(held_out) else labels
+    numeric = labels.dtype.kind != "U"
+    shape = None if hasattr(data.train.x, "columns") else list(np.shape(data.train.x)[1:])
+    values = np.unique(labels)
     whole = labels.dtype.kind in "iub" or (numeric and bool(np.all(values == np.rint(values))))
-    shape = None if hasattr(data.train.x, "columns") else list(data.train.x.shape[1:])
     if numeric and (not whole or len(values) > MOST_CLASSES):
         return {"numeric": True, "classes": None, "shape": shape}
     return {"numeric": numeric, "classes": [_plain(label) for label in values], "shape": shape}
+
+
+@contextmanager
+def at_rows(client: str, which: str) -> Iterator[None]:
+    """Name the client and its "training" or "test" rows in every DataError of this block."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f'client "{client}", {which} rows: {error}') from error
+
+
+def labels_of(rows: Rows) -> NDArray[Any]:
+    """Return labels as plain numbers or as text [n]; messages count rows from 1.
+
+    Raises:
+        DataError: there are none, not one for each row, some are missing or infinite, or they are neither
+            numbers nor text.
+    """
+    if rows.y is None:
+        raise DataError("there are no labels.")
+    labels = np.asarray(rows.y)
+    if labels.ndim != 1 or len(labels) != len(rows):
+        raise DataError(
+            f"there are {len(rows)} rows and labels of shape {list(labels.shape)}; give one label for each row."
+        )
+    if labels.dtype.kind == "O":
+        labels = _from_objects(labels)
+    if labels.dtype.kind not in "biufU":
+        raise DataError(f"the labels are of dtype {labels.dtype}; give numbers or text.")
+    if labels.dtype.kind == "f":
+        _refuse_missing(~np.isfinite(labels))
+    return labels
+
+
+def _from_objects(labels: NDArray[Any]) -> NDArray[Any]:
+    import pandas as pd
+
+    _refuse_missing(np.asarray(pd.isna(labels)))
+    is_text = np.array([isinstance(label, str) for label in labels], bool)
+    if is_text.any() and not is_text.all():
+        row = int(np.argmax(is_text)) + 1
+        raise DataError(f"the labels mix numbers and text: row {row} has {labels[row - 1]!r}; give one kind.")
+    return np.array(labels.tolist())
+
+
+def _refuse_missing(missing: NDArray[np.bool_]) -> None:
+    if missing.any():
+        raise DataError(
+            f"the label is missing or infinite in {missing.sum()} row(s), first in row {np.argmax(missing) + 1}; "
+            "leave these rows out."
+        )
 
 
 def _plain(label: Any) -> Any:
@@ -163,13 +220,6 @@ def _plain(label: Any) -> Any:
     if isinstance(label, bool):
         return int(label)
     return int(label) if isinstance(label, float) and label.is_integer() else label
-
-
-def _as_numbers(labels: NDArray[Any], client: str) -> NDArray[np.float64]:
-    try:
-        return np.asarray(labels).astype(np.float64)
-    except ValueError:
-        raise DataError(f'client "{client}": the labels are no numbers, but a number is predicted.') from None
 
 
 def classes_of(labels: Labels, predicted: NDArray[Any]) -> NDArray[Any]:

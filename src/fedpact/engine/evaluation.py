@@ -148,7 +148,7 @@ def evaluate_clients(
         seed,
     )
     answers = {id: answer for id, answer in outcome.aggregate.answers.items() if answer is not None}
-    if not answers:
+    if not answers and not outcome.failures:
         return None
     sums = {name: outcome.aggregate.sum(name) for name in outcome.aggregate.sums}
     return Evaluation(

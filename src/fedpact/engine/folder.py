@@ -1,12 +1,14 @@
 """A run's folder: what was asked for, how the rows were prepared, checkpoints, and the result."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from fedpact.core.errors import CheckpointError, ConfigError
+from fedpact.core.errors import CheckpointError, ConfigError, ModelError
 from fedpact.core.job import Job
 from fedpact.engine.preparation import Preparation
-from fedpact.store.files import write_atomically
+from fedpact.store.files import cannot, write_atomically
 
 
 class RunFolder:
@@ -24,14 +26,14 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, job: Job, resume: bool) -> "RunFolder":
-        """Return the folder for a run of this job, made if it is not there.
+        """Return the folder for a run of this job; nothing is written yet.
 
         Raises:
-            ConfigError: there is a run in it already, and it is not to be resumed.
+            ConfigError: there is a run in it already, and it is not to be resumed; or a result without a run.
             CheckpointError: there is a run of another job in it.
         """
         folder = cls(Path(path))
-        if folder._job.exists():
+        if folder.begun:
             before = folder.read_job()
             if not resume:
                 raise ConfigError(
@@ -39,14 +41,36 @@ class RunFolder:
                 )
             if before.lineage != job.lineage:
                 raise CheckpointError(
-                    f'"{path}" holds a run of another job: its {_difference(before, job)} differs. Choose another '
-                    "folder, or resume it with the job it was started with."
+                    f'"{path}" holds a run of another job: {_difference(before, job)}. Choose another folder, or '
+                    "resume it with the job it was started with."
                 )
-        folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            folder._job, json.dumps(job.model_dump(mode="json"), indent=2, ensure_ascii=False).encode()
-        )
+        elif (folder.path / "result.json").exists():
+            raise ConfigError(f'"{path}" holds a result already: choose another folder.')
         return folder
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run in it: what a start that failed early has left is none."""
+        return self._job.exists()
+
+    def begin(self, job: Job, preparation: Preparation) -> None:
+        """Write down the job and, for a run that starts, how its rows are prepared.
+
+        That is kept because a resumed run must not fit it anew: clients may have changed.
+
+        Raises:
+            FedpactError: the folder cannot be made or written to.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot("write", self.checkpoints, error) from error
+        if not self.begun:
+            plain = json.dumps(preparation.to_json(), ensure_ascii=False)
+            write_atomically(self._preparation, plain.encode())
+        # Last, since it says that there is a run.
+        plain = json.dumps(job.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        write_atomically(self._job, plain.encode())
 
     def read_job(self) -> Job:
         """Return the job of this folder.
@@ -58,26 +82,43 @@ class RunFolder:
             return Job.of(json.loads(self._job.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise CheckpointError(f'"{self.path}" is no run folder: it has no job.json.') from None
-        except (ValueError, ConfigError) as error:
+        except (OSError, ValueError, TypeError, ConfigError) as error:
             raise CheckpointError(f'"{self._job}" cannot be read: {error}') from None
 
-    def read_preparation(self) -> Preparation | None:
-        """Return how the rows were prepared, or None if that was not decided yet."""
-        if not self._preparation.exists():
-            return None
+    def read_preparation(self) -> Preparation:
+        """Return how the rows of the run in this folder are prepared.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
         try:
             return Preparation.from_json(json.loads(self._preparation.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f'"{self._preparation}" cannot be read: {error!r}') from None
-
-    def write_preparation(self, preparation: Preparation) -> None:
-        """Keep how the rows are prepared: a resumed run must not fit it anew, since clients may have changed."""
-        write_atomically(self._preparation, json.dumps(preparation.to_json(), ensure_ascii=False).encode())
+        except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
+            raise CheckpointError(f'"{self._preparation}" cannot be read: {error}') from None
 
 
 def _difference(before: Job, now: Job) -> str:
-    a, b = before.model_dump(mode="json"), now.model_dump(mode="json")
-    names = [
-        name for name in a if a[name] != b[name] and name not in ("name", "rounds", "stop", "evaluate_every")
-    ]
-    return ", ".join(f'"{name}"' for name in names)
+    may_change = {"name", "rounds", "stop", "evaluate_every"}
+    a, b = (job.model_dump(mode="json", exclude=may_change) for job in (before, now))
+    return "; ".join(_differences("", a, b))
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    """Yield a phrase for each setting that differs, such as 'algorithm.lr was 0.1 and is 0.2 now'."""
+    if isinstance(before, dict) and isinstance(now, dict) and before.get("name") == now.get("name"):
+        for key in {**before, **now}:
+            yield from _differences(f"{name}.{key}" if name else key, before.get(key), now.get(key))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for i, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from _differences(f"{name}[{i}]", old, new)
+    elif before != now:
+        yield f"{name} was {_in_brief(before)} and is {_in_brief(now)} now"
+
+
+def _in_brief(setting: Any) -> str:
+    """Return a setting as JSON, parts by their names alone."""
+    if isinstance(setting, dict) and "name" in setting:
+        return str(setting["name"])
+    if isinstance(setting, list):
+        return f"[{', '.join(map(_in_brief, setting))}]"
+    return json.dumps(setting, ensure_ascii=False)

@@ -18,7 +18,10 @@ def model_of(model: Any) -> Any:
 
     Raises:
         ModelError: it is none of these.
+        ConfigError: it is a specification as plain data, with a wrong name or setting.
     """
+    if isinstance(model, type):
+        raise ModelError(f"{model.__name__} is a class; give an instance of it: {model.__name__}(...).")
     if hasattr(model, "build"):
         return model
     torch = sys.modules.get("torch")
@@ -49,7 +52,13 @@ def build_model(spec: Spec) -> Any:
 
     Raises:
         ConfigError: a name or a setting is wrong.
+        ModelError: it is a torch module that was given in Python, whose code is not written down.
     """
+    if spec.get("name") == "Torch" and "architecture" in spec:
+        raise ModelError(
+            f"the model is a torch module ({spec['architecture']}) whose code is not written down; give a module "
+            "of the same architecture: model=module."
+        )
     return MODELS.build(spec)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.errors import ConfigError, DataError, suggest
 from fedpact.core.rows import ClientData
 
 
@@ -52,7 +52,13 @@ class InMemory:
         self._clients[client.id] = client
 
     def leave(self, id: str) -> None:
-        """Remove a client, from the next round on."""
+        """Remove a client, from the next round on.
+
+        Raises:
+            ConfigError: there is no client of this name.
+        """
+        if id not in self._clients:
+            raise ConfigError(f'there is no client "{id}".{suggest(id, self._clients)}')
         del self._clients[id]
 
     def ids(self, round: int) -> Sequence[str]:

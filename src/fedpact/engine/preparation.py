@@ -11,8 +11,7 @@ from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
-from fedpact.data.agree import AgreeOnRows, Labels, classes_of
-from fedpact.data.preprocess.columns import at_client
+from fedpact.data.agree import AgreeOnRows, Labels, at_rows, classes_of, labels_of
 from fedpact.data.preprocess.fit import FitPipeline
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.engine.in_process import InProcess
@@ -50,24 +49,31 @@ class Preparation:
         Raises:
             DataError: its rows do not fit; the client, the column and the row are named.
         """
-        test = None if data.test is None else self._rows(data.test, dtype, data.id)
-        return ClientData(data.id, self._rows(data.train, dtype, data.id), test)
+        with at_rows(data.id, "training"):
+            train = self._rows(data.train, dtype)
+        if data.test is None:
+            return ClientData(data.id, train)
+        with at_rows(data.id, "test"):
+            return ClientData(data.id, train, self._rows(data.test, dtype))
 
-    def examples(self, x: Any, dtype: str, client: str = "") -> NDArray[Any]:
+    def examples(self, x: Any, dtype: str) -> NDArray[Any]:
         """Return features as the model reads them [n, ...].
 
         Raises:
-            DataError: a column is missing, or they have another shape.
+            DataError: a column is missing, they have another shape, or a value is missing, infinite or no number.
         """
         if self.pipeline is not None:
-            with at_client(client):
-                return self.pipeline.matrix(x, dtype)
+            return self.pipeline.matrix(x, dtype)
         x = np.asarray(x)
         if x.shape[1:] != self.shape:
             raise DataError(
-                f'client "{client}": the examples have shape {x.shape[1:]}; the model was made for {self.shape}.'
+                f"the examples have shape {list(x.shape[1:])}; the model is made for {list(self.shape)}."
             )
-        return x.astype(dtype, copy=False) if x.dtype.kind == "f" else x
+        if x.dtype.kind not in "biuf":
+            raise DataError(
+                f"the examples are an array of dtype {x.dtype}; give numbers, or text to be encoded by preprocess."
+            )
+        return _finite(x, dtype) if x.dtype.kind == "f" else x
 
     def answers(self, predicted: NDArray[Any]) -> NDArray[Any]:
         """Return the labels that a model's predictions stand for."""
@@ -88,9 +94,22 @@ class Preparation:
         pipeline = None if data["pipeline"] is None else Pipeline.from_json(data["pipeline"])
         return cls(Labels(data["kind"], tuple(data["classes"])), tuple(data["shape"]), pipeline)
 
-    def _rows(self, rows: Rows, dtype: str, client: str) -> Rows:
-        labels = None if rows.y is None else self.labels.encode(rows.y, client)
-        return Rows(self.examples(rows.x, dtype, client), labels)
+    def _rows(self, rows: Rows, dtype: str) -> Rows:
+        labels = self.labels.encode(labels_of(rows))
+        return Rows(self.examples(rows.x, dtype), labels)
+
+
+def _finite(x: NDArray[Any], dtype: str) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        examples = x.astype(dtype, copy=False)
+    bad = ~np.isfinite(examples).reshape(len(x), -1).all(axis=1)
+    if bad.any():
+        advice = "leave these rows out" + (", or preprocess with Impute" if x.ndim == 2 else "")
+        raise DataError(
+            f"a value is missing, infinite or too large for {dtype} in {bad.sum()} row(s), first in row "
+            f"{np.argmax(bad) + 1}; {advice}."
+        )
+    return examples
 
 
 def prepare(

@@ -9,7 +9,6 @@ from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
-from fedpact.core.messages import Task
 from fedpact.core.seeds import Seed
 from fedpact.engine.evaluation import Evaluation, evaluate_clients
 from fedpact.engine.in_process import InProcess
@@ -122,10 +121,7 @@ class Runner:
     ) -> str:
         """Run rounds until the job is done, and return why it ended; `progress` is brought up to date."""
         while (reason := self._ended(progress)) is None:
-            task = self._algorithm.task(progress.state)
-            if task is None:
-                return "the algorithm has converged"
-            self._round(progress, task)
+            self._round(progress)
             done = len(progress.history)
             if checkpoints and (done % keep.every == 0 or self._ended(progress)):
                 score = keep.score(progress.history[-1])
@@ -154,18 +150,20 @@ class Runner:
     def _ended(self, progress: Progress) -> str | None:
         if len(progress.history) >= self._job.rounds:
             return f"all {self._job.rounds} rounds done"
+        if self._algorithm.task(progress.state) is None:
+            return "the algorithm has converged"
         if not progress.history:
             return None
         return next((reason for rule in self._stop_rules if (reason := rule.reached(progress.history))), None)
 
-    def _round(self, progress: Progress, task: Task) -> None:
+    def _round(self, progress: Progress) -> None:
         start = time.perf_counter()
         number = len(progress.history)
         outcome = hold_round(
             self._engine,
             self._algorithm,
             self._model,
-            task,
+            self._algorithm.task(progress.state),
             self._population,
             progress.kept,
             self._channel,

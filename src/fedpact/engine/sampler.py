@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 from fedpact.core.errors import ConfigError
 from fedpact.core.messages import Cohort, Cycle, Everyone, Recipients
@@ -26,6 +27,8 @@ def choose(
     if isinstance(to, Everyone):
         return list(ids)
     if isinstance(to, Cycle):
+        if not ids:
+            return []
         turn, place = divmod(round, len(ids))
         order = seed.child("cycle", turn).generator().permutation(len(ids)) if to.shuffle else range(len(ids))
         return [ids[int(order[place])]]
@@ -45,7 +48,8 @@ def count_of(number: int | float | None, total: int) -> int:
     """Return a number of clients, given as a number, a share of the total (rounded up), or None for all."""
     if number is None:
         return total
-    return math.ceil(number * total) if isinstance(number, float) else number
+    # The decimal as it was written: in floats, 0.07 · 100 is a little more than 7.
+    return math.ceil(Fraction(str(number)) * total) if isinstance(number, float) else number
 
 
 def check_cohort(cohort: int | float | None, total: int) -> None:

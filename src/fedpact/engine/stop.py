@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from typing import Any, Protocol
 
 from fedpact.core.errors import ConfigError
@@ -49,14 +49,14 @@ class Target:
         present = history[-1].get(self.metric)
         if present is None or isnan(present):
             return None
-        if _sign(self.metric) * (present - self.value) >= 0:
+        if _goodness(self.metric, present) >= _goodness(self.metric, self.value):
             return f"{self.metric} reached {present:.4g} (target {self.value:g})"
         return None
 
 
 @dataclass(frozen=True)
 class NoImprovement:
-    """Stop when a metric has not become better for some rounds.
+    """Stop when a metric has not become better for some rounds; one that is NaN has not.
 
     Args:
         metric: its name, or "train_loss".
@@ -75,16 +75,18 @@ class NoImprovement:
 
     def reached(self, history: History) -> str | None:
         """Return the reason once the best value is `patience` evaluated rounds old."""
-        sign = _sign(self.metric)
-        values = [sign * row[self.metric] for row in history if not isnan(row.get(self.metric, float("nan")))]
-        best, age = float("-inf"), 0
-        for value in values:
-            if value > best + self.min_delta:
-                best, age = value, 0
+        best, age = nan, 0
+        for row in history:
+            if self.metric not in row:
+                continue
+            value = row[self.metric]
+            if isnan(best):
+                better = not isnan(value)
             else:
-                age += 1
+                better = _goodness(self.metric, value) > _goodness(self.metric, best) + self.min_delta
+            best, age = (value, 0) if better else (best, age + 1)
         if age >= self.patience:
-            return f"{self.metric} has not improved on {sign * best:.4g} for {age} rounds"
+            return f"{self.metric} has not improved on {best:.4g} in {age} evaluated rounds"
         return None
 
 
@@ -98,6 +100,10 @@ class TimeLimit:
 
     seconds: float
 
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise ConfigError(f"TimeLimit: seconds is {self.seconds}; it must be greater than 0.")
+
     def reached(self, history: History) -> str | None:
         """Return the reason once the time is used up."""
         spent = sum(row["seconds"] for row in history)
@@ -109,5 +115,8 @@ def _check(metric: str) -> None:
         check_name(metric)
 
 
-def _sign(metric: str) -> int:
-    return 1 if LARGER_IS_BETTER.get(metric, False) else -1
+def _goodness(metric: str, value: float) -> float:
+    """Return a number that is larger where the metric is better; a bias is judged by its size."""
+    if metric == "bias":
+        return -abs(value)
+    return value if LARGER_IS_BETTER.get(metric, False) else -value

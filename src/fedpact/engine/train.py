@@ -1,6 +1,6 @@
 """Training: from a job, or from Python objects that describe one, to a result."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,16 @@ from typing import Any
 from fedpact.algorithms import ALGORITHMS
 from fedpact.channel import TRANSFORMS
 from fedpact.channel.channel import Channel
-from fedpact.core.errors import DataError
+from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
+from fedpact.core.model import Kind
+from fedpact.core.registry import Registry
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.data import STEPS
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
-from fedpact.engine.models import build_model, default_algorithm, describe_model, model_of, starting_from
+from fedpact.engine.models import default_algorithm, describe_model, model_of, starting_from
 from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import prepare
 from fedpact.engine.result import Fitted, Result
@@ -24,6 +26,7 @@ from fedpact.engine.runner import Keep, OnRound, Progress, Runner
 from fedpact.engine.sampler import check_cohort
 from fedpact.engine.sources import load_clients
 from fedpact.engine.stop import STOP_RULES
+from fedpact.learn.metrics import check_name
 from fedpact.store.checkpoint import Checkpoints
 from fedpact.store.modelfile import read_weights
 
@@ -33,8 +36,8 @@ def train(
     clients: Population | Iterable[ClientData],
     *,
     algorithm: Any = None,
-    preprocess: Sequence[Any] = (),
-    channel: Sequence[Any] = (),
+    preprocess: Any = (),
+    channel: Any = (),
     rounds: int = 10,
     cohort: int | float | None = None,
     quorum: int | float = 1,
@@ -56,8 +59,8 @@ def train(
         model: a specification from `fp.models`, a torch.nn.Module, or a scikit-learn estimator.
         clients: a federation, a population, or clients.
         algorithm: how; None for the model's own (FedAvg, or OneShot for naive Bayes).
-        preprocess: steps that prepare the rows, fitted over all clients' training rows.
-        channel: what an update goes through before and after it is summed.
+        preprocess: one step or several that prepare the rows, fitted over all clients' training rows.
+        channel: one stage or several that an update goes through before and after it is summed.
         rounds: the number of rounds, at most.
         cohort: how many clients take part in a round: a number, a share in (0, 1], or None for all.
         quorum: how many of them must answer: a number, or a share of those asked.
@@ -88,28 +91,21 @@ def train(
         >>> result.evaluation.metrics["accuracy"] > 0.9
         True
     """
-    spec = model_of(model)
-    chosen = default_algorithm(spec) if algorithm is None else algorithm
-    rules = list(stop) if isinstance(stop, Sequence) else [stop]
+    parts = Parts.of(model, algorithm, preprocess, channel, stop)
     job = Job.of(
         {
+            **parts.specs(),
             "name": name,
             "seed": seed,
-            "model": describe_model(spec),
-            "algorithm": ALGORITHMS.describe(chosen),
-            "preprocess": [STEPS.describe(step) for step in preprocess],
-            "channel": [TRANSFORMS.describe(stage) for stage in channel],
             "rounds": rounds,
             "cohort": cohort,
             "quorum": quorum,
             "timeout_s": timeout_s,
             "update_range": update_range,
-            "stop": [STOP_RULES.describe(rule) for rule in rules],
             "evaluate_every": evaluate_every,
             "initial": None if initial is None else str(initial),
         }
     )
-    parts = Parts(spec, chosen, tuple(preprocess), tuple(channel), tuple(rules))
     return _execute(job, parts, as_population(clients), folder, resume, keep or Keep(), on_round)
 
 
@@ -135,14 +131,16 @@ def run(
     Raises:
         FedpactError: what was wrong, where, and what to do.
     """
-    parts = Parts.of(job)
+    parts = Parts.of(job.model, job.algorithm, job.preprocess, job.channel, job.stop)
+    # With every setting written out, as `train` writes it: a job has one digest, however it was given.
+    job = Job.of({**job.model_dump(), **parts.specs()})
     population = as_population(load_clients(job) if clients is None else clients)
     return _execute(job, parts, population, folder, resume, keep or Keep(), on_round)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects that a job's specifications stand for."""
+    """The objects that a job is made of."""
 
     model: Any
     algorithm: Any
@@ -151,19 +149,65 @@ class Parts:
     rules: tuple[Any, ...]
 
     @classmethod
-    def of(cls, job: Job) -> "Parts":
-        """Build them.
+    def of(cls, model: Any, algorithm: Any, preprocess: Any, channel: Any, stop: Any) -> "Parts":
+        """Build those that are given as specifications, and take the others as they are.
+
+        Args:
+            model: what `model_of` takes.
+            algorithm: the algorithm; None for the model's own.
+            preprocess: one step or several.
+            channel: one stage or several.
+            stop: one rule or several.
 
         Raises:
             ConfigError: a name or a setting is wrong.
+            ModelError: the model is none.
         """
+        spec = model_of(model)
         return cls(
-            build_model(job.model),
-            ALGORITHMS.build(job.algorithm),
-            tuple(STEPS.build(step) for step in job.preprocess),
-            tuple(TRANSFORMS.build(stage) for stage in job.channel),
-            tuple(STOP_RULES.build(rule) for rule in job.stop),
+            spec,
+            default_algorithm(spec) if algorithm is None else _built(ALGORITHMS, algorithm),
+            _all_built(STEPS, preprocess),
+            _all_built(TRANSFORMS, channel),
+            _all_built(STOP_RULES, stop),
         )
+
+    def specs(self) -> dict[str, Any]:
+        """Return the settings of a job that these are, all written out."""
+        return {
+            "model": describe_model(self.model),
+            "algorithm": ALGORITHMS.describe(self.algorithm),
+            "preprocess": [STEPS.describe(step) for step in self.steps],
+            "channel": [TRANSFORMS.describe(stage) for stage in self.stages],
+            "stop": [STOP_RULES.describe(rule) for rule in self.rules],
+        }
+
+    def check_metrics(self, kind: Kind, keep: Keep, evaluate_every: int) -> None:
+        """Refuse to wait for a metric that no round will have.
+
+        Raises:
+            ConfigError: a stop rule or `keep` names a metric of another kind of model, or there is no
+                evaluation after a round.
+        """
+        named = [*(getattr(rule, "metric", None) for rule in self.rules), keep.best]
+        for metric in [name for name in named if name not in (None, "train_loss")]:
+            check_name(metric, kind)
+            if not evaluate_every:
+                raise ConfigError(
+                    f"{metric} is looked at after every round, but evaluate_every=0 evaluates after the last "
+                    "one only; set evaluate_every to 1 or more."
+                )
+
+
+def _built(registry: Registry, part: Any) -> Any:
+    if isinstance(part, type):
+        raise ConfigError(f"{part.__name__} is a class; give an instance of it: {part.__name__}().")
+    return registry.build(part) if isinstance(part, str | dict) else part
+
+
+def _all_built(registry: Registry, parts: Any) -> tuple[Any, ...]:
+    listed = parts if isinstance(parts, list | tuple) else [] if parts is None else [parts]
+    return tuple(_built(registry, part) for part in listed)
 
 
 def _execute(
@@ -177,22 +221,26 @@ def _execute(
 ) -> Result:
     channel = Channel(parts.stages, parts.algorithm)
     check_cohort(job.cohort, len(raw.ids(0)))
+    if resume and folder is None:
+        raise ConfigError("there is nothing to resume from: name the folder of the run.")
     place = None if folder is None else RunFolder.open(folder, job, resume)
     seed, engine = Seed.of(job.seed), InProcess(job.timeout_s)
-    preparation = place.read_preparation() if place else None
-    if preparation is None:
+    if place and place.begun:
+        preparation = place.read_preparation()
+    else:
         rules = Rules(quorum=job.quorum, fatal=(DataError,))
         preparation = prepare(parts.model, parts.steps, raw, engine, rules, seed)
-        if place:
-            place.write_preparation(preparation)
-    model = parts.model.build(preparation.schema)
-    start = model if job.initial is None else starting_from(model, read_weights(job.initial, model.layout))
+    parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every)
+    model = start = parts.model.build(preparation.schema)
+    checkpoints = Checkpoints(place.checkpoints, keep.last, keep_every=keep.each) if place else None
+    latest = checkpoints.latest() if checkpoints and resume else None
+    if job.initial is not None and latest is None:
+        start = starting_from(model, read_weights(job.initial, model.layout))
     progress = Progress(parts.algorithm.init(start, seed))
-    checkpoints = None
+    if checkpoints and latest:
+        progress = Progress(**checkpoints.load(latest, like=progress.contents(), job=job.lineage))
     if place:
-        checkpoints = Checkpoints(place.checkpoints, keep_last=keep.last, keep_every=keep.each)
-        if resume and checkpoints.latest() is not None:
-            progress = Progress(**checkpoints.load(like=progress.contents(), job=job.lineage))
+        place.begin(job, preparation)
     population = Prepared(raw, lambda data: preparation.client(data, model.input_dtype))
     runner = Runner(job, parts.algorithm, parts.rules, channel, engine, population, model)
     stopped = runner.go(progress, checkpoints, keep, on_round)

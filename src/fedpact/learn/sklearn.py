@@ -40,9 +40,10 @@ class Sklearn:
     - rows are shuffled for every epoch if `shuffle` is set, by the job's seed instead of `random_state`;
     - `max_iter`, `tol`, `n_iter_no_change` and `warm_start` have no effect, as in any use of `partial_fit`.
 
-    Predictions are the estimator's probabilities for the losses "log_loss" and "modified_huber". All other
-    classifiers have none: there the sigmoid, or softmax, of the decision function stands for them. It orders
-    and classifies as the estimator does, but is not calibrated, so that a log loss of it means little.
+    Predictions are the estimator's probabilities for the losses "log_loss" and "modified_huber", with ties
+    between classes broken as its `predict` does. All other classifiers have none: there the sigmoid, or softmax,
+    of the decision function stands for them. It orders and classifies as the estimator does, but is not
+    calibrated, so that a log loss of it means little.
 
     Args:
         estimator: an SGDClassifier, SGDRegressor, Perceptron, PassiveAggressiveClassifier or
@@ -185,7 +186,13 @@ class SklearnModel:
         if not hasattr(estimator, "predict_proba"):
             return _LINKS[self.schema.kind](self._scores(weights, x))
         probabilities: Floats = estimator.predict_proba(x)
-        return probabilities[:, 1] if self.schema.kind == "binary" else probabilities
+        if self.schema.kind == "binary":
+            return probabilities[:, 1]
+        # Far from the decision boundaries several classes have the same probability; scores still tell them apart.
+        ties = probabilities == probabilities.max(axis=1, keepdims=True)
+        ties[np.arange(len(x)), self._scores(weights, x).argmax(axis=1)] = False
+        probabilities[ties] = np.nextafter(probabilities[ties], 0.0)
+        return probabilities
 
     def export(self, weights: Vector) -> Any:
         """Return a fitted scikit-learn estimator, which predicts the labels themselves."""
@@ -262,9 +269,10 @@ def _gaussian_nb(estimator: Any, parameters: dict[str, Any]) -> GaussianNB:
 
 def _multinomial_nb(estimator: Any, parameters: dict[str, Any]) -> MultinomialNB:
     _refuse_others(estimator, fit_prior=True, class_prior=None)
-    if not np.isscalar(parameters["alpha"]) or not parameters["alpha"] > 0:
-        raise ModelError(f"MultinomialNB needs one alpha above 0, not {parameters['alpha']}.")
-    return MultinomialNB(float(parameters["alpha"]))
+    alpha = parameters["alpha"]
+    if np.ndim(alpha) or not alpha > 0:
+        raise ModelError(f"MultinomialNB needs one alpha above 0, not {alpha}.")
+    return MultinomialNB(float(alpha))
 
 
 def _linear_regression(estimator: Any, parameters: dict[str, Any]) -> Linear:
@@ -274,7 +282,7 @@ def _linear_regression(estimator: Any, parameters: dict[str, Any]) -> Linear:
 
 def _logistic_regression(estimator: Any, parameters: dict[str, Any]) -> Logistic:
     _refuse_others(estimator, fit_intercept=True, class_weight=None)
-    if parameters["penalty"] is not None and not np.isinf(parameters["C"]):
+    if parameters.get("penalty", "l2") is not None and not np.isinf(parameters["C"]):
         raise ModelError(
             f"LogisticRegression(C={parameters['C']:g}) weighs its penalty against the summed loss: its l2 is "
             "1/(C·n), with n the number of all clients' training rows. Use Logistic(l2=...) for two classes or "

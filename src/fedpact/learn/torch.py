@@ -141,13 +141,13 @@ class Torch:
         return TorchModel(self, schema)
 
     def create(self) -> nn.Module:
-        """Return a copy of the module as it was given, or a new one from the factory.
+        """Return the module that was given, or a new one from the factory.
 
         Raises:
             ModelError: there is no such factory, it fails, or it returns something else.
         """
         if isinstance(self.module, nn.Module):
-            return _copied(self.module)
+            return self.module
         place, _, name = self.module.partition(":")
         try:
             source = importlib.import_module(place)
@@ -173,7 +173,7 @@ class Torch:
         """
         settings = {
             "name": "Torch",
-            "loss": self.loss if self.loss is None or isinstance(self.loss, str) else _qualified(self.loss),
+            "loss": _describe_loss(self.loss),
             "device": self.device,
             "precision": self.precision,
             "init": self.init,
@@ -211,7 +211,7 @@ class TorchModel:
         with _Generators(self.device, Seed.of(0)):
             module = spec.create()
         self.layout, frozen = _layouts(module)
-        self._template = module.to("cpu")
+        self._template = _copied(module).to("cpu")
         if not any(entry.role == "parameter" for entry in self.layout.entries):
             raise ModelError("the module has no parameters to train: there are none, or all are frozen.")
         self.frozen = _gather(frozen, self._template)
@@ -777,12 +777,13 @@ def _redraw(module: nn.Module) -> None:
         # Attention and transformer layers of torch call theirs _reset_parameters.
         for name in ("reset_parameters", "_reset_parameters"):
             if hasattr(part, name):
-                return getattr(part, name)()  # type: ignore[no-any-return]
+                getattr(part, name)()
 
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     for _, parameter in trained:
         parameter.data.fill_(torch.nan)
-    module.apply(reset)
+    with torch.no_grad():
+        module.apply(reset)
     for name, parameter in trained:
         if parameter.data.isnan().any():
             raise ModelError(
@@ -801,6 +802,16 @@ def _explained(rows: int) -> Iterator[None]:
 
 def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _describe_loss(loss: str | Loss | None) -> str | None:
+    if loss is None or isinstance(loss, str):
+        return loss
+    if not isinstance(loss, nn.Module):
+        return _qualified(loss)
+    settings = {name: value for name, value in vars(loss).items() if not name.startswith("_")}
+    settings.update((name, tensor.tolist()) for name, tensor in loss.state_dict().items())
+    return f"{_qualified(loss)}({', '.join(f'{name}={settings[name]}' for name in sorted(settings))})"
 
 
 def _qualified(thing: Any) -> str:

@@ -140,7 +140,9 @@ class Checkpoints:
             return _load(path, like, job)
         except _DamagedError as damage:
             intact = self._newest_intact(besides=path)
-            hint = f" {intact.name} is intact: resume from it instead." if intact else ""
+            hint = (
+                f" {intact.name} is intact: resume from it, with the later ones moved away." if intact else ""
+            )
             raise CheckpointError(f"{damage}{hint}") from None
 
     def remove_after(self, round: int) -> None:

@@ -189,13 +189,13 @@ def _converted(path: str | Path, source: Entry, array: NDArray[Any], target: Ent
 
 
 def _widened(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    narrow = Vector.zeros(Layout([Entry("x", bits.shape, "bfloat16")]))
-    narrow["x"] = bits
-    return narrow.widened()["x"]
+    layout = Layout([Entry("x", bits.shape, "bfloat16")])
+    return Vector.from_arrays({"x": bits}, layout).widened()["x"]
 
 
 def _narrowed(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
-    return Vector.from_arrays({"x": numbers}).narrowed(Layout([Entry("x", numbers.shape, "bfloat16")]))["x"]
+    layout = Layout([Entry("x", numbers.shape, "bfloat16")])
+    return Vector.from_arrays({"x": numbers}, layout)["x"]
 
 
 def _is_torch(path: str | Path) -> bool:

@@ -66,7 +66,7 @@ class _Packer:
         self.arrays: dict[str, NDArray[Any]] = {}
         self.layouts: list[Any] = []
         self._seen: dict[int, tuple[int, Layout]] = {}
-        self._indexes: dict[Any, int] = {}
+        self._indexes: dict[Layout, int] = {}
 
     def pack(self, value: Any, path: str) -> Any:
         if type(value) in _PLAIN:
@@ -123,11 +123,10 @@ class _Packer:
 
     def _layout(self, layout: Layout) -> int:
         if id(layout) not in self._seen:
-            # The segments too: `Layout.wide` may have two of one dtype, which its entries alone do not tell.
-            segments = tuple(segment.entries for segment in layout.segments)
-            index = self._indexes.setdefault(segments, len(self.layouts))
+            index = self._indexes.setdefault(layout, len(self.layouts))
             if index == len(self.layouts):
-                sizes = [len(entries) for entries in segments]
+                # `Layout.wide` may have two segments of one dtype, which its entries alone do not tell.
+                sizes = [len(segment.entries) for segment in layout.segments]
                 self.layouts.append({"entries": layout.to_json(), "segments": sizes})
             # The layout is kept as well, so that no later one is given its id.
             self._seen[id(layout)] = (index, layout)
@@ -249,23 +248,8 @@ def _check(value: Any, like: Any, path: str) -> None:
 
 
 def _check_layout(saved: Layout, wanted: Layout, path: str) -> None:
-    old = {entry.name: entry for entry in saved.entries}
-    new = {entry.name: entry for entry in wanted.entries}
-    for name, entry in new.items():
-        if name not in old:
-            raise CheckpointError(f'{path}: "{name}" was not saved.{suggest(name, old)}')
-        if old[name] != entry:
-            raise _mismatch(f'{path}: "{name}"', _spell(old[name]), _spell(entry))
-    for name in old:
-        if name not in new:
-            raise CheckpointError(f'{path}: "{name}" was saved and is not in this model.{suggest(name, new)}')
-    if [segment.entries for segment in saved.segments] != [segment.entries for segment in wanted.segments]:
-        raise CheckpointError(f"{path}: the arrays were saved in another order than this model has them.")
-
-
-def _spell(entry: Entry) -> str:
-    aliases = f" also called {', '.join(entry.aliases)}" if entry.aliases else ""
-    return f"a {entry.role} of {entry.dtype} {entry.shape}{aliases}"
+    if saved != wanted:
+        raise CheckpointError(f"{path or 'the value'}: as saved, {wanted.difference(saved)}.")
 
 
 def _kind(value: Any) -> str:

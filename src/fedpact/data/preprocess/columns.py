@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Kind = Literal["numeric", "category", "other"]
 Value: TypeAlias = "str | int | float"
 """A category: text, or a number, which is an int where it is whole."""
+
+_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,7 @@ class Columns:
         """
         for name in names:
             if name not in self.kinds:
-                raise ConfigError(
-                    f'{step}: there is no column "{name}".{suggest(name, self.names)} '
-                    f"Columns: {', '.join(self.names)}."
-                )
+                raise ConfigError(f'{step}: there is no column "{name}".{_nearest(name, self.names)}')
             if kind is not None and self.kinds[name] != kind:
                 raise ConfigError(
                     f'{step} is for {kind} columns, and column "{name}" is of kind "{self.kinds[name]}"; '
@@ -128,8 +127,7 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
         DataError: there is none of this name.
     """
     if name not in frame.columns:
-        known = [str(each) for each in frame.columns]
-        raise DataError(f'there is no column "{name}".{suggest(name, known)} Columns: {", ".join(known)}.')
+        raise DataError(f'there is no column "{name}".{_nearest(name, frame.columns)}')
     return frame[name]
 
 
@@ -211,6 +209,12 @@ def with_columns(frame: pd.DataFrame, changed: Mapping[str, Mapping[str, Any]]) 
     for name in frame.columns:
         columns.update(changed[name] if name in changed else {name: frame[name]})
     return pd.DataFrame(columns, index=frame.index, copy=False)
+
+
+def _nearest(name: str, columns: Iterable[Any]) -> str:
+    known = [str(each) for each in columns]
+    more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
+    return suggest(name, known) or f" Columns: {', '.join(known[:_NAMED])}{more}."
 
 
 def _number(value: Any, name: str, row: int) -> float:

@@ -1,0 +1,388 @@
+"""The report of a run as one HTML file."""
+
+import platform
+from collections.abc import Mapping
+from functools import partial
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import fedpact
+from fedpact.core.job import Job
+from fedpact.engine.evaluation import Evaluation
+from fedpact.engine.result import Result
+from fedpact.learn.metrics import LARGER_IS_BETTER, calibration_curve, roc_curve
+from fedpact.report import charts, page, words
+from fedpact.report.docstrings import settings
+from fedpact.report.toml import job_toml
+from fedpact.report.words import many
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Above so many clients a bar for each, or a row in a table for each, is no longer readable.
+_MOST_BARS = 40
+_MOST_ROWS = 100
+_MOST_WORST = 25
+_MOST_CLASSES = 12
+_MOST_ROC = 6
+_MOST_FAILURES = 50
+_COLOURS = ("1", "2", "3", "4", "5", "6")
+
+
+def run_page(result: Result, labels: "pd.DataFrame | None" = None) -> str:
+    """Return the report of a run: one page that needs no other file.
+
+    Args:
+        result: the run.
+        labels: how often each label occurs at each client, as `Federation.describe` tells; None if not known.
+    """
+    return page.page(result.job.name, "Report of a federated run", run_sections(result, labels), footer())
+
+
+def run_sections(result: Result, labels: "pd.DataFrame | None" = None) -> list[str]:
+    """Return the sections of a run's report, as HTML."""
+    return [
+        page.paragraph(verdict(result), "verdict"),
+        page.paragraph(f"The run ended because: {result.stopped}.", "quiet"),
+        _key_figures(result),
+        _training(result),
+        _clients(result, labels),
+        *_held_out(result),
+        _failures(result),
+        _settings(result),
+    ]
+
+
+def footer() -> str:
+    """Return what wrote a page."""
+    return f"Written by Fedpact {fedpact.__version__} with Python {platform.python_version()}."
+
+
+def verdict(result: Result) -> str:
+    """Return how good the model is, in one or two sentences."""
+    done = f"After {many(len(result.history), 'round')} with {many(len(result.clients), 'client')}"
+    evaluation = result.evaluation
+    if evaluation is None:
+        return f"{done} there is a model; no client holds rows aside, so nothing here says how good it is."
+    rows, found = int(sum(evaluation.rows.values())), evaluation.metrics
+    if "accuracy" in found:
+        # Rows of the matrix are true classes.
+        commonest = float(evaluation.sums["confusion"].sum(axis=1).max()) / rows
+        text = (
+            f"{done} the model is right on {words.score('accuracy', found['accuracy'])} of "
+            f"{many(rows, 'held-out row')}; always naming the commonest class would be right on "
+            f"{words.score('accuracy', commonest)}."
+        )
+    else:
+        text = (
+            f"{done} the model's predictions are off by {words.number(found['rmse'])} (root mean square) over "
+            f"{many(rows, 'held-out row')}; it explains {_explained(found['r2'])} of the label's variance."
+        )
+    return text + _worst(evaluation)
+
+
+def _explained(r2: float) -> str:
+    if isnan(r2):
+        return "an unknown share"
+    return "nothing" if r2 <= 0 else f"{100 * r2:.1f} %"
+
+
+def _worst(evaluation: Evaluation) -> str:
+    metric = words.main_metric(evaluation.metrics)
+    if metric is None or len(evaluation.clients) < 2:
+        return ""
+    summary = evaluation.summary()[metric]
+    if summary.worst_client is None:
+        return ""
+    value = words.score(metric, summary.worst)
+    return f" It serves {summary.worst_client} worst: {words.label(metric)} {value}."
+
+
+def _key_figures(result: Result) -> str:
+    held_out = int(sum(result.evaluation.rows.values())) if result.evaluation else 0
+    return page.figures(
+        [
+            ("rounds", words.count(len(result.history))),
+            ("clients", words.count(len(result.clients))),
+            ("training rows", words.count(int(np.nansum(result.clients["train_rows"].astype(float))))),
+            ("held-out rows", words.count(held_out)),
+            ("sent by clients", words.size(result.upload_bytes)),
+            ("sent to clients", words.size(result.download_bytes)),
+            ("time in rounds", words.duration(result.seconds)),
+            ("failures", words.count(len(result.failures))),
+        ]
+    )
+
+
+def _training(result: Result) -> str:
+    history = result.history
+    metric = words.main_metric(history.columns)
+    drawn = [
+        _over_rounds(
+            history, {"": "train_loss"}, "Training loss", "Over the rows that the clients trained on."
+        )
+    ]
+    if metric is not None:
+        lines = {"worst client": f"{metric}_worst", "mean of clients": f"{metric}_mean", "all rows": metric}
+        better = "higher" if LARGER_IS_BETTER[metric] else "lower"
+        title = f"{words.capital(words.label(metric))} on held-out rows"
+        drawn.append(_over_rounds(history, lines, title, f"After each evaluated round; {better} is better."))
+    return page.section("Training", page.charts(*drawn))
+
+
+def _over_rounds(
+    history: "pd.DataFrame", columns: Mapping[str, str], title: str, text: str
+) -> tuple[str, str, str] | None:
+    present = {name: column for name, column in columns.items() if column in history.columns}
+    if not present or not history[list(present.values())].notna().any(axis=None):
+        return None
+    rounds = history.index.to_numpy(np.float64)
+    styles = dict(zip(columns, ("2", "muted", "1") if len(columns) == 3 else _COLOURS, strict=False))
+    lines = [
+        charts.Line(name, rounds, history[column].to_numpy(np.float64), styles[name])
+        for name, column in present.items()
+    ]
+    metric = list(columns.values())[-1]
+    share = words.is_share(metric)
+    span = charts.padded(np.concatenate([line.y for line in lines]), *((0.0, 1.0) if share else ()))
+    x = charts.Axis("round", 1, max(2.0, float(rounds[-1])), whole=True)
+    return title, text, charts.line_chart(title, lines, x, charts.Axis(words.label(metric), *span, share))
+
+
+def _clients(result: Result, labels: "pd.DataFrame | None") -> str:
+    few = len(result.clients) <= _MOST_BARS
+    return page.section(
+        "Clients",
+        page.charts(*(_client_bars(result, labels) if few else _client_histograms(result))),
+        _client_table(result),
+    )
+
+
+def _client_bars(result: Result, labels: "pd.DataFrame | None") -> list[tuple[str, str, str]]:
+    split = result.clients[["train_rows", "test_rows"]].fillna(0)
+    rows = [(str(id), [float(a), float(b)]) for id, a, b in split.itertuples()]
+    title = "Rows of each client"
+    drawn = [
+        (
+            title,
+            "What each trains on, and what it holds aside.",
+            charts.stacked_bars(title, rows, ["training", "held out"], words.number),
+        )
+    ]
+    if labels is not None and (names := [name for name in labels.columns if str(name).startswith("label ")]):
+        title = "Labels of each client"
+        rows = [
+            (str(id), [float(v) for v in labels.loc[id, names]])
+            for id in result.clients.index
+            if id in labels.index
+        ]
+        svg = charts.stacked_bars(
+            title, rows, [str(name).removeprefix("label ") for name in names], words.number
+        )
+        drawn.append((title, "How often each label occurs, over all of the client's rows.", svg))
+    return drawn
+
+
+def _client_histograms(result: Result) -> list[tuple[str, str, str]]:
+    drawn = []
+    metric = words.main_metric(result.clients.columns)
+    columns = {"train_rows": "training rows", **({metric: words.label(metric)} if metric else {})}
+    for column, name in columns.items():
+        values = result.clients[column].dropna().to_numpy(np.float64)
+        if len(values):
+            title = f"Clients by {name}"
+            form = partial(words.score, column)
+            svg = charts.histogram(title, values, name, "clients", form, words.is_share(column))
+            drawn.append((title, "How many clients there are of each kind.", svg))
+    return drawn
+
+
+def _client_table(result: Result) -> str:
+    clients, note = result.clients, ""
+    shown = [name for name in ("accuracy", "auc", "log_loss", "rmse", "r2") if name in clients.columns]
+    if len(clients) > _MOST_ROWS:
+        if shown:
+            clients = clients.sort_values(shown[0], ascending=LARGER_IS_BETTER[shown[0]])
+        clients = clients.head(_MOST_WORST)
+        which = "worst served" if shown else "first"
+        note = f"The {_MOST_WORST} {which} of {len(result.clients):,} clients; clients.csv has all of them."
+    head = ["client", "training rows", "held out", "rounds", "failures", "time", "sent"]
+    table = page.table(
+        [*head, *map(words.label, shown)],
+        (
+            [
+                str(id),
+                words.number(row["train_rows"]),
+                words.number(row["test_rows"]),
+                words.number(row["rounds"]),
+                words.number(row["failures"]),
+                words.duration(row["seconds"]),
+                words.size(row["upload_bytes"]),
+                *(_bar(name, row[name], clients) for name in shown),
+            ]
+            for id, row in clients.iterrows()
+        ),
+    )
+    return table + (page.paragraph(note, "quiet") if note else "")
+
+
+def _bar(metric: str, value: float, clients: "pd.DataFrame") -> str:
+    if words.main_metric([metric]) is None or isnan(value):
+        return words.score(metric, value)
+    longest = 1.0 if words.is_share(metric) else float(clients[metric].max())
+    return page.bar_cell(words.score(metric, value), value / longest if longest else 0.0)
+
+
+def _held_out(result: Result) -> list[str]:
+    evaluation = result.evaluation
+    if evaluation is None:
+        return []
+    classes = [str(each) for each in result.fitted.preparation.labels.classes]
+    drawn = [_roc(evaluation, classes), _calibration(evaluation, classes)]
+    return [
+        page.section(
+            "On held-out rows",
+            _metrics(evaluation),
+            page.charts(*drawn),
+            _confusion(evaluation, classes),
+            _not_judged(evaluation),
+        )
+    ]
+
+
+def _metrics(evaluation: Evaluation) -> str:
+    summary = evaluation.summary()
+    rows = []
+    for name, value in evaluation.metrics.items():
+        if name.endswith("_error"):
+            continue
+        over = summary[name]
+        cells = [words.score(name, each) for each in (over.mean, over.std, over.worst)]
+        rows.append(
+            [
+                words.capital(words.label(name)),
+                words.score(name, value),
+                *cells,
+                over.worst_client or words.MISSING,
+                words.METRICS[name].meaning,
+            ]
+        )
+    head = ["metric", "all rows", "mean of clients", "deviation", "worst", "worst client", "what it says"]
+    return page.table(head, rows, text_columns=(0, 5, 6))
+
+
+def _roc(evaluation: Evaluation, classes: list[str]) -> tuple[str, str, str] | None:
+    scores = evaluation.sums.get("scores")
+    if scores is None:
+        return None
+    several = scores.ndim == 3
+    numbers: list[int | None] = list(range(min(len(scores), _MOST_ROC))) if several else [None]
+    lines = [charts.Line("", np.array([0.0, 1.0]), np.array([0.0, 1.0]), "muted", dashed=True)]
+    for place, label in enumerate(numbers):
+        false_positive, true_positive = roc_curve(evaluation.sums, label)
+        if not (np.isfinite(false_positive).all() and np.isfinite(true_positive).all()):
+            continue
+        corners = _corners(false_positive, true_positive)
+        lines.append(charts.Line("", false_positive[corners], true_positive[corners], _COLOURS[place]))
+    if len(lines) == 1:
+        return None
+    which = "class 1" if len(classes) < 2 else f'class "{classes[1]}"'
+    text = "Dashed: chance."
+    if several:
+        coloured = ", ".join(classes[: len(numbers)])
+        text = f"Each class against the rest ({coloured}). {text}"
+    title = "ROC curves" if several else f"ROC curve of {which}"
+    text = f"Area {words.number(evaluation.metrics['auc'])}. {text}"
+    x, y = charts.Axis("false positive rate", 0, 1), charts.Axis("true positive rate", 0, 1)
+    return title, text, charts.line_chart(title, lines, x, y)
+
+
+def _corners(x: Any, y: Any) -> Any:
+    """Return where a curve of many steps turns; the points between lie on straight lines."""
+    dx, dy = np.diff(x), np.diff(y)
+    moved = np.flatnonzero((dx != 0) | (dy != 0)) + 1
+    points = np.concatenate([[0], moved])
+    a, b = np.diff(x[points]), np.diff(y[points])
+    turns = np.flatnonzero(np.abs(a[:-1] * b[1:] - a[1:] * b[:-1]) > 1e-15) + 1
+    return np.unique(points[np.concatenate([[0], turns, [len(points) - 1]])])
+
+
+def _calibration(evaluation: Evaluation, classes: list[str]) -> tuple[str, str, str] | None:
+    if "calibration_rows" not in evaluation.sums:
+        return None
+    curve = calibration_curve(evaluation.sums)
+    marks = 2 + 6 * np.sqrt(curve.rows / curve.rows.max())
+    lines = [
+        charts.Line("", np.array([0.0, 1.0]), np.array([0.0, 1.0]), "muted", dashed=True),
+        charts.Line("", curve.mean_predicted, curve.observed_share, "1", marks=marks),
+    ]
+    text = "On the dashed line, of rows given 80 % as many come true. Larger points hold more rows."
+    of = " of the predicted class" if len(classes) > 2 else ""
+    x, y = charts.Axis(f"predicted probability{of}", 0, 1), charts.Axis("observed share", 0, 1)
+    return "Calibration", text, charts.line_chart("Calibration", lines, x, y)
+
+
+def _confusion(evaluation: Evaluation, classes: list[str]) -> str:
+    matrix = evaluation.sums.get("confusion")
+    if matrix is None or not 2 <= len(classes) <= _MOST_CLASSES:
+        return ""
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    rows = [
+        [name, *(page.shaded_cell(words.number(n), p) for n, p in zip(counts, share, strict=True))]
+        for name, counts, share in zip(classes, matrix, shares, strict=True)
+    ]
+    text = (
+        "Held-out rows by true class (down) and predicted class (across); the darker, the larger its share."
+    )
+    return page.table(["true \\ predicted", *classes], rows, kind="matrix") + page.paragraph(text, "quiet")
+
+
+def _not_judged(evaluation: Evaluation) -> str:
+    if not evaluation.failures:
+        return ""
+    text = "These clients could not judge the model and are in none of the numbers above:"
+    return page.paragraph(text) + page.table(
+        ["client", "reason"], evaluation.failures.items(), text_columns=(0, 1)
+    )
+
+
+def _failures(result: Result) -> str:
+    failures = result.failures
+    if failures.empty:
+        return ""
+    text = ""
+    if len(failures) > _MOST_FAILURES:
+        text = f"The last {_MOST_FAILURES} of {len(failures):,}; result.json has all of them."
+    rows = [
+        [words.count(int(round)), str(client), str(reason)]
+        for round, client, reason in failures.tail(_MOST_FAILURES)[["round", "client", "reason"]].itertuples(
+            index=False
+        )
+    ]
+    note = page.paragraph(text, "quiet") if text else ""
+    return page.section(
+        "Failures", note, page.table(["round", "client", "reason"], rows, text_columns=(1, 2))
+    )
+
+
+def _settings(result: Result) -> str:
+    job = result.job
+    about = settings(Job)
+    simple = ("seed", "rounds", "cohort", "quorum", "timeout_s", "update_range", "evaluate_every", "initial")
+    rows = [[name, _setting(getattr(job, name)), about.get(name, "")] for name in simple]
+    parameters = sum(int(np.prod(entry.shape)) for entry in result.weights.layout.entries)
+    features = len(result.fitted.preparation.schema.features)
+    inputs = f" from {many(features, 'prepared column')}" if features else ""
+    return page.section(
+        "The job",
+        page.paragraph(f"The model has {many(parameters, 'parameter')}{inputs}. The job as a file:"),
+        page.code(job_toml(job)),
+        page.table(["setting", "value", "what it is"], rows, text_columns=(0, 1, 2)),
+        page.paragraph(f"SHA-256 of the job: {job.digest}", "quiet"),
+    )
+
+
+def _setting(value: Any) -> str:
+    return "none" if value is None else words.number(value) if isinstance(value, int | float) else str(value)

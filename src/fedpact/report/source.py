@@ -1,0 +1,60 @@
+"""A finished run, read from its folder for a report: its numbers, and of its model the shapes alone."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from fedpact.core.errors import ConfigError
+from fedpact.core.model import Schema
+from fedpact.core.vector import Entry, Layout
+from fedpact.engine.folder import RunFolder
+from fedpact.engine.result import Result
+from fedpact.report.words import many
+from fedpact.store.checkpoint import Checkpoints
+from fedpact.store.modelfile import load_model
+
+
+def load_run(folder: str | Path) -> Result:
+    """Return the result in a run's folder; it cannot predict, so neither torch nor the model's code is needed.
+
+    Raises:
+        ConfigError: there is no run, or it has not finished.
+        ModelError: the result cannot be read.
+    """
+    check_finished(folder)
+    return Result.load(folder, model=_Shapes(Path(folder) / "model.safetensors"))
+
+
+def check_finished(folder: str | Path) -> None:
+    """Refuse a folder without a finished run.
+
+    Raises:
+        ConfigError: there is no such folder, no run in it, or one that has not finished.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise ConfigError(f'there is no run folder "{folder}".')
+    if not folder.is_dir():
+        raise ConfigError(f'"{folder}" is a file; name the folder of a run, such as runs/heart-1a2b3c4d.')
+    if (folder / "result.json").exists():
+        return
+    if not (folder / "job.json").exists():
+        raise ConfigError(f'"{folder}" is no run folder: it has neither a job.json nor a result.json.')
+    run = RunFolder(folder)
+    done = (Checkpoints(run.checkpoints).rounds() or [0])[-1]
+    raise ConfigError(
+        f'the run in "{folder}" has not finished: {done} of {many(run.read_job().rounds, "round")} '
+        f"{'is' if done == 1 else 'are'} done. Resume it with the job that it was started with: "
+        f'fedpact run JOB.toml --resume --folder "{folder}".'
+    )
+
+
+class _Shapes:
+    """Stands in for the specification of a model: what it builds has a layout and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        arrays, _ = load_model(path)
+        self._layout = Layout([Entry(name, array.shape, dtype) for name, (dtype, array) in arrays.items()])
+
+    def build(self, schema: Schema) -> Any:
+        return SimpleNamespace(schema=schema, layout=self._layout)
