@@ -69,7 +69,7 @@ def test_segments_start_on_cache_lines_and_hold_all_elements(layout):
     assert layout.size == sum(math.prod(entry.shape) for entry in layout.entries)
     vector = Vector.zeros(layout)
     assert [flat.size for flat in vector.flats] == [segment.size for segment in layout.segments]
-    assert vector.buffer.ctypes.data % 64 == 0
+    assert all(flat.ctypes.data % 64 == 0 for flat in vector.flats if flat.size)
 
 
 def test_views_share_the_buffer():
@@ -304,7 +304,7 @@ def test_an_integer_that_does_not_fit_is_refused_by_name(dtype, value):
     layout = Layout([Entry("a", (2,), dtype, "buffer"), Entry("b", (2, 2), dtype, "buffer")])
     wide = Vector.zeros(layout.wide)
     wide["b"][1, 0] = value
-    with pytest.raises(ModelError, match=rf"b\[1, 0\] would be {value:g}, which {dtype} cannot hold"):
+    with pytest.raises(ModelError, match=rf"b\[1, 0\] would be .*, which {dtype} cannot hold"):
         wide.narrowed(layout)
     with pytest.raises(ModelError, match=r"b\[1, 0\]"):
         Vector.zeros(layout).plus(wide)

@@ -8,6 +8,7 @@ import pytest
 
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.core import Accumulator, ClientData, Rows, Schema, Seed, Vector
+from fedpact.algorithms.fedavg import FedAvg
 from fedpact.core.errors import ConfigError, DataError, FedpactError, ModelError
 from fedpact.core.model import FittingModel
 from fedpact.learn import MODELS
@@ -68,7 +69,7 @@ def fitted_alone(estimator: Any, schema: Schema, data: Rows, seed: Seed, epochs:
 def trained(estimator: Any, schema: Schema, epochs: int = 3) -> tuple[SklearnModel, Vector, float]:
     model = Sklearn(estimator).build(schema)
     start = model.initial(Seed.of(0))
-    return model, *model.fit(start, rows(schema), epochs, None, 0.1, Seed.of(5))
+    return model, *model.fit(start, rows(schema), epochs, Seed.of(5))
 
 
 @every_case
@@ -103,7 +104,7 @@ def test_training_does_not_change_the_weights_received_nor_the_estimator_given()
     model = Sklearn(estimator).build(TWO)
     start = model.initial(Seed.of(0))
     assert not start["coef_"].any()
-    model.fit(start, rows(TWO), 1, None, 0.1, Seed.of(0))
+    model.fit(start, rows(TWO), 1, Seed.of(0))
     assert start == model.initial(Seed.of(0))
     np.testing.assert_array_equal(estimator.coef_, before)
 
@@ -262,9 +263,9 @@ def test_rows_that_do_not_fit_are_refused() -> None:
     model = Sklearn(linear_model.SGDClassifier()).build(TWO)
     start, data = model.initial(Seed.of(0)), rows(TWO)
     with pytest.raises(DataError, match="without labels"):
-        model.fit(start, Rows(data.x), 1, None, 0.1, Seed.of(0))
+        model.fit(start, Rows(data.x), 1, Seed.of(0))
     with pytest.raises(DataError, match="refuses the rows: Input X contains NaN"):
-        model.fit(start, Rows(np.full_like(data.x, np.nan), data.y), 1, None, 0.1, Seed.of(0))
+        model.fit(start, Rows(np.full_like(data.x, np.nan), data.y), 1, Seed.of(0))
     with pytest.raises(ModelError, match="do not fit this model"):
         model.predict(Sklearn("SGDRegressor").build(NUMBER).initial(Seed.of(0)), data.x)
 
@@ -309,3 +310,10 @@ def test_other_linear_estimators_learn_by_partial_fit() -> None:
 def test_an_estimator_without_an_exact_counterpart_is_refused(estimator: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         from_estimator(estimator)
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0.5}, {"batch_size": 8}, {"local_steps": 3}, {"max_grad_norm": 1.0}])
+def test_settings_that_an_estimator_would_not_heed_are_refused(settings: dict[str, Any]) -> None:
+    model = Sklearn(linear_model.SGDClassifier()).build(TWO)
+    with pytest.raises(ModelError, match=f"{next(iter(settings))} of FedAvg would have no effect"):
+        FedAvg(**settings).local_training(model, model.initial(Seed.of(0)), rows(TWO), 0, Seed.of(0))

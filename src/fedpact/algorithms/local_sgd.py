@@ -112,7 +112,8 @@ class LocalSGD:
             anchors: vectors in the layout `start.layout.wide` for `correct`.
 
         Raises:
-            ModelError: the algorithm needs gradients that the model does not give.
+            ModelError: the algorithm needs gradients that the model does not give, or has settings that a
+                model which trains by its own means would not heed.
         """
         if isinstance(model, GradientModel):
             return self._descend(model, start, rows, round, seed, anchors or {})
@@ -120,16 +121,26 @@ class LocalSGD:
             raise ModelError(
                 f"{type(self).__name__} trains by gradients; {type(model).__name__} has none. Use OneShot."
             )
-        if type(self).correct is not LocalSGD.correct or self.local_steps is not None:
-            raise ModelError(
-                f"{type(model).__name__} trains by its own means, in whole passes: use FedAvg or a server "
-                f"optimiser on top of it with local_epochs, not {type(self).__name__} or local_steps."
-            )
+        self._check_fits(type(model).__name__)
         epochs = self.local_epochs or 1
-        fitted, loss = model.fit(start, rows, epochs, self.batch_size, self.local_rate(round), seed)
+        fitted, loss = model.fit(start, rows, epochs, seed)
         seen = epochs * len(rows)
-        batches = -(-len(rows) // (self.batch_size or len(rows)))
-        return Trained(fitted, epochs * batches, {"loss": loss * seen, "rows": seen})
+        return Trained(fitted, seen, {"loss": loss * seen, "rows": seen})
+
+    def _check_fits(self, model: str) -> None:
+        """Refuse what has no effect on a model that trains by its own means."""
+        if type(self).correct is not LocalSGD.correct:
+            raise ModelError(
+                f"{type(self).__name__} corrects gradients, but {model} trains by its own means; use FedAvg or a "
+                "server optimiser on top of it."
+            )
+        own = ("lr", "lr_schedule", "local_steps", "batch_size", "optimizer", "max_grad_norm", "shuffle")
+        set_here = [name for name in own if getattr(self, name) != getattr(LocalSGD(), name)]
+        if set_here:
+            raise ModelError(
+                f"{model} trains by its own means, so {', '.join(set_here)} of {type(self).__name__} would have no "
+                "effect: set such things on the estimator, and local_epochs here."
+            )
 
     def _descend(
         self,

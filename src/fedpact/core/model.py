@@ -95,10 +95,8 @@ class GradientModel(Model, Protocol):
 class FittingModel(Model, Protocol):
     """A model that fits by its own means and gives no gradients, such as a scikit-learn estimator."""
 
-    def fit(
-        self, weights: Vector, rows: Rows, epochs: int, batch_size: int | None, lr: float, seed: Seed
-    ) -> tuple[Vector, float]:
-        """Return the weights after local training that started from `weights`, and the mean training loss."""
+    def fit(self, weights: Vector, rows: Rows, epochs: int, seed: Seed) -> tuple[Vector, float]:
+        """Return the weights after so many passes over the rows from `weights`, and the mean training loss."""
         ...
 
 

@@ -26,9 +26,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, job: Job, resume: bool) -> "RunFolder":
-        """Return the folder for a run of this job; nothing is written yet.
+        """Return the folder for a run of this job, made if it is not there; nothing is written yet.
 
         Raises:
+            FedpactError: the folder cannot be made.
             ConfigError: there is a run in it already, and it is not to be resumed; or a result without a run.
             CheckpointError: there is a run of another job in it.
         """
@@ -46,6 +47,10 @@ class RunFolder:
                 )
         elif (folder.path / "result.json").exists():
             raise ConfigError(f'"{path}" holds a result already: choose another folder.')
+        try:
+            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot("write", folder.checkpoints, error) from error
         return folder
 
     @property
@@ -59,12 +64,8 @@ class RunFolder:
         That is kept because a resumed run must not fit it anew: clients may have changed.
 
         Raises:
-            FedpactError: the folder cannot be made or written to.
+            FedpactError: the folder cannot be written to.
         """
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot("write", self.checkpoints, error) from error
         if not self.begun:
             plain = json.dumps(preparation.to_json(), ensure_ascii=False)
             write_atomically(self._preparation, plain.encode())

@@ -31,12 +31,12 @@ class Sklearn:
     """A linear scikit-learn estimator that learns by `partial_fit`, one example at a time.
 
     It starts from zeros, whatever it was fitted to before. One client's training is as many calls of
-    `partial_fit` as there are local epochs, and the estimator's own settings rule it:
+    `partial_fit` as there are local epochs, each row a step, and the estimator's own settings rule it (an
+    algorithm that sets a learning rate, batch size or the like is refused):
 
-    - the learning rate is the estimator's (`learning_rate`, `eta0`, `power_t`), not the algorithm's `lr`. Its
-      counter of steps starts anew with every client and round, as the coefficients of a round come from many
-      clients: "constant" is what federated averaging is analysed for, and "optimal" takes large first steps;
-    - a batch size has no meaning, as each example is a step;
+    - the learning rate is the estimator's (`learning_rate`, `eta0`, `power_t`). Its counter of steps starts
+      anew with every client and round, as the coefficients of a round come from many clients: "constant" is
+      what federated averaging is analysed for, and "optimal" takes large first steps;
     - rows are shuffled for every epoch if `shuffle` is set, by the job's seed instead of `random_state`;
     - `max_iter`, `tol`, `n_iter_no_change` and `warm_start` have no effect, as in any use of `partial_fit`.
 
@@ -143,9 +143,7 @@ class SklearnModel:
         """Return zeros, from which scikit-learn starts too."""
         return Vector.zeros(self.layout)
 
-    def fit(
-        self, weights: Vector, rows: Rows, epochs: int, batch_size: int | None, lr: float, seed: Seed
-    ) -> tuple[Vector, float]:
+    def fit(self, weights: Vector, rows: Rows, epochs: int, seed: Seed) -> tuple[Vector, float]:
         """Return the weights after so many calls of `partial_fit`, and the mean loss of the rows under them.
 
         The loss is the estimator's, without penalty or class weights, summed over the one-versus-rest problems
@@ -155,8 +153,6 @@ class SklearnModel:
             weights: the weights to start from.
             rows: the rows to learn from.
             epochs: passes over the rows.
-            batch_size: of no effect: the estimator takes a step for every row.
-            lr: of no effect: the estimator's own learning rate rules.
             seed: for the order of the rows.
 
         Raises:
