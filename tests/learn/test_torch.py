@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fedpact as fp
 from fedpact.algorithms.optimizers import SGD
 from fedpact.core import Rows, Schema, Seed, Vector
 from fedpact.core.errors import ClientError, ConfigError, DataError, FedpactError, ModelError
@@ -19,7 +20,8 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from fedpact.learn.torch import Torch, TorchModel, TorchSession  # noqa: E402
+from fedpact.learn.torch import Torch, TorchModel  # noqa: E402
+from fedpact.learn.torch_session import TorchSession  # noqa: E402
 
 THREE = Schema("multiclass", (5,), ("a", "b", "c"))
 TWO = Schema("binary", (5,), ("no", "yes"))
@@ -405,6 +407,53 @@ def test_loss_is_torchs(loss: Any, schema: Schema, outputs: int, reference: Any)
     _, session = begin(module, schema, data, loss=loss)
     expected = reference(module(torch.from_numpy(data.x)), torch.from_numpy(data.y)).item()
     assert session.gradient(None) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        *[(loss, "regression") for loss in ("mse", "l1", "huber", "poisson")],
+        ("bce", "binary"),
+        ("cross_entropy", None),
+        ("nll", None),
+        (functional.mse_loss, None),
+        (None, None),
+    ],
+)
+def test_a_loss_for_one_kind_of_label_alone_says_which(loss: Any, kind: str | None) -> None:
+    assert Torch(mlp(), loss).kind == kind
+
+
+def clients(y: np.ndarray, x: np.ndarray) -> list[fp.ClientData]:
+    half, held_out = len(y) // 2, Rows(x[-10:], y[-10:])
+    return [
+        fp.ClientData("a", Rows(x[:half], y[:half]), held_out),
+        fp.ClientData("b", Rows(x[half:-10], y[half:-10])),
+    ]
+
+
+def test_whole_numbers_are_numbers_to_a_loss_of_numbers() -> None:
+    x = rows(n=100).x
+    y = np.rint(3 * x[:, 0] - 2 * x[:, 1]).astype(np.int64)
+    spec = Torch(nn.Linear(5, 1), "mse")
+    result = fp.train(spec, clients(y, x), algorithm=fp.FedAvg(lr=0.1, local_steps=50), rounds=3)
+    predicted = result.model(torch.from_numpy(x[-10:])).detach().numpy()[:, 0]
+    assert result.evaluation.metrics["rmse"] == pytest.approx(np.sqrt(np.mean((predicted - y[-10:]) ** 2)))
+    # What rounding leaves is spread evenly over one, so its root mean square is the root of 1/12.
+    assert result.evaluation.metrics["rmse"] < 2 * np.sqrt(1 / 12)
+
+
+@pytest.mark.parametrize(
+    ("module", "loss"),
+    [(mlp(2), "cross_entropy"), (nn.Sequential(mlp(2), nn.LogSoftmax(1)), "nll"), (mlp(1), "bce")],
+)
+def test_two_whole_numbers_are_two_classes_to_a_loss_of_classes(module: nn.Module, loss: str) -> None:
+    x = rows(n=100).x
+    y = np.where(x[:, 0] > 0, 7, 3)
+    spec = Torch(module, loss)
+    result = fp.train(spec, clients(y, x), algorithm=fp.FedAvg(lr=0.5, local_steps=50), rounds=3)
+    assert result.evaluation.metrics["accuracy"] >= 0.9
+    assert set(result.predict(x)) == {3, 7}
 
 
 def test_bf16_computes_in_bfloat16_and_keeps_float32_weights() -> None:

@@ -56,7 +56,9 @@ CANCER_X = standardised(CANCER_X)
 
 
 def pooled_logistic(x: Array, y: Array, l2: float) -> LogisticRegression:
-    return LogisticRegression(C=1 / (len(x) * l2), solver="newton-cholesky", tol=1e-10, max_iter=200).fit(x, y)
+    return LogisticRegression(C=1 / (len(x) * l2), solver="newton-cholesky", tol=1e-10, max_iter=200).fit(
+        x, y
+    )
 
 
 @pytest.mark.parametrize("x", [CANCER_X, load_breast_cancer().data], ids=["standardised", "as they are"])

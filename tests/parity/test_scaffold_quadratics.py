@@ -91,7 +91,9 @@ def test_scaffold_converges_to_the_optimum_with_one_sampled_client_a_round(
 
 
 @both_options
-def test_sampled_clients_that_weigh_less_and_more_than_the_mean_share_one_control_variate(option: int) -> None:
+def test_sampled_clients_that_weigh_less_and_more_than_the_mean_share_one_control_variate(
+    option: int,
+) -> None:
     # Five clients of 1 to 5 rows, two a round: the weight of a cohort is never its share of the clients.
     clients = [quadratic(str(i), 1 + 0.5 * i, i, rows=i + 1) for i in range(5)]
     share, a, b = np.arange(1, 6) / 15, 1 + 0.5 * np.arange(5), np.arange(5)

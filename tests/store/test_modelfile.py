@@ -330,7 +330,7 @@ def test_float_too_large_for_its_dtype_is_refused(path: Path, value: float, targ
 @pytest.mark.parametrize("bits", [0x7F80, 0xFF80, 0x7FC0])
 def test_parameter_that_is_not_finite_is_refused_and_a_buffer_is_not(path: Path, bits: int) -> None:
     save_model(path, one("bfloat16", [bits]), {})
-    with pytest.raises(ModelError, match='"w" holds NaN or infinite values; a model cannot start from them'):
+    with pytest.raises(ModelError, match='"w" holds NaN or infinite values; no model can compute with them'):
         read_weights(path, one("bfloat16", [bits]).layout)
     mask = one("bfloat16", [bits], "buffer")
     assert read_weights(path, mask.layout) == mask

@@ -198,7 +198,8 @@ _LIMB_BITS = 40
 _UNITS = tuple(2.0 ** (60 - _LIMB_BITS * i) for i in range(_LIMBS))
 _RESOLUTION = 60
 _WIDE_LIMIT = 2.0**99
-_SQUARE_LIMIT = 2.0**49.5
+# Half the bits of the limit and one to spare, for the first part of a square may be larger than the square.
+_SQUARE_LIMIT = 2.0**49
 # So many limbs of up to 2^40 add up to 2^62.
 _WIDE_BLOCK = 1 << 22
 
@@ -243,12 +244,10 @@ class Wide:
         exact; a variance computed from such sums has no cancellation error.
 
         Raises:
-            UpdateError: a value is NaN, infinite, or its square is 2^99 or more.
+            UpdateError: a value is NaN, infinite, or 2^49 or more.
         """
         x = np.asarray(values, dtype=np.float64)
-        _check_below(
-            _SQUARE_LIMIT, x, name, "only finite numbers whose square is below 2^99 can be squared and summed"
-        )
+        _check_below(_SQUARE_LIMIT, x, name, "only finite numbers below 2^49 can be squared and summed")
         scaled = 134217729.0 * x
         high = scaled - (scaled - x)
         low = x - high

@@ -73,10 +73,13 @@ class Job(BaseModel):
         items = value if isinstance(value, list | tuple) else [value]
         return [{"name": item} if isinstance(item, str) else item for item in items]
 
-    @field_validator("cohort", "quorum")
+    @field_validator("cohort", "quorum", mode="before")
     @classmethod
-    def _number_or_share(cls, value: int | float | None) -> int | float | None:
-        if value is not None and (value <= 0 or (isinstance(value, float) and value > 1)):
+    def _number_or_share(cls, value: Any) -> Any:
+        value = _plain(value)
+        number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        share = isinstance(value, float) and 0 < value <= 1
+        if not (number or share or value is None):
             raise ValueError("must be a whole number of clients, or a share in (0, 1]")
         return value
 

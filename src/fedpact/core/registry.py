@@ -87,7 +87,7 @@ class Registry:
                 value = tuple(value)
             if not _fits(value, hints[key]):
                 raise ConfigError(
-                    f'{self.what} {name}: "{key}" is {value!r}; it must be {_spell(settings[key].type)}.'
+                    f'{self.what} {name}: "{key}" is {value!r}; it must be {_spell(hints[key])}.'
                 )
             arguments[key] = value
         try:
@@ -137,8 +137,14 @@ def _part_wanted(hint: Any) -> bool:
     return any(getattr(option, "_is_protocol", False) for option in _options(hint))
 
 
-def _spell(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+def _spell(hint: Any) -> str:
+    if len(options := _options(hint)) > 1:
+        return " or ".join(_spell(option) for option in options)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    if hint is type(None):
+        return "None"
+    return str(hint) if typing.get_args(hint) else getattr(hint, "__name__", str(hint))
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from fedpact.core.errors import CheckpointError, ConfigError, ModelError
 from fedpact.core.job import Job
 from fedpact.engine.preparation import Preparation
-from fedpact.store.files import cannot, write_atomically
+from fedpact.store.files import cannot, remove_leftovers, write_atomically
 
 
 class RunFolder:
@@ -51,6 +51,7 @@ class RunFolder:
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot("write", folder.checkpoints, error) from error
+        remove_leftovers(folder.path)
         return folder
 
     @property

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from pathlib import Path
 from typing import Any
 
 from fedpact.algorithms.fedavg import FedAvg
@@ -11,6 +12,7 @@ from fedpact.core.registry import Spec
 from fedpact.core.vector import Vector
 from fedpact.learn import MODELS
 from fedpact.learn.naive_bayes import GaussianNB, MultinomialNB
+from fedpact.store.modelfile import read_weights
 
 
 def model_of(model: Any) -> Any:
@@ -62,6 +64,32 @@ def build_model(spec: Spec) -> Any:
     return MODELS.build(spec)
 
 
+def rebuild_model(spec: Spec, model: Any = None) -> Any:
+    """Return the specification of the model in a file.
+
+    A torch module that is given without a specification is run as the file says: with its precision, and with
+    its loss, which decides how outputs become predictions.
+
+    Args:
+        spec: the specification that the file holds.
+        model: what `model_of` takes, where the file does not hold the model's code.
+
+    Raises:
+        ConfigError: a name or a setting is wrong.
+        ModelError: the model is none, or is needed and not given.
+    """
+    if model is None:
+        return build_model(spec)
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module) or spec["name"] != "Torch":
+        return model_of(model)
+    from fedpact.learn.torch import Torch
+    from fedpact.learn.torch_losses import LOSSES
+
+    loss = spec["loss"] if spec["loss"] in LOSSES else None
+    return Torch(model, loss, precision=spec["precision"])
+
+
 def default_algorithm(spec: Any) -> Any:
     """Return the algorithm that a model is trained with if none is named."""
     return OneShot() if isinstance(spec, GaussianNB | MultinomialNB) else FedAvg()
@@ -72,3 +100,13 @@ def starting_from(model: Any, weights: Vector) -> Any:
     started = copy.copy(model)
     started.initial = lambda seed: weights.copy()
     return started
+
+
+def read_model_weights(path: str | Path, model: Any) -> Vector:
+    """Return the weights in a file for a model; the file may not have other values for its frozen parameters.
+
+    Raises:
+        ModelError: the file is missing or damaged, or does not fit the model.
+        DependencyError: it is a torch file, and torch is not installed.
+    """
+    return read_weights(path, model.layout, getattr(model, "frozen", None))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedpact.core.errors import ConfigError, DependencyError, suggest
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, a little darker.
 BLUE, ORANGE, GREEN, GREY, INK = "#0069a8", "#c65200", "#00805e", "#8a949e", "#1b2127"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "Noto Sans", "Noto Sans CJK SC", "DejaVu Sans"],
     "font.size": 10.0,
@@ -103,17 +103,25 @@ def _draw_panel(axes: "Axes", history: "pd.DataFrame", name: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     words = name.replace("_", " ")
-    axes.set_title("Training loss" if name == "train_loss" else f"{words[:1].upper()}{words[1:]} on held-out rows")
+    axes.set_title(
+        "Training loss" if name == "train_loss" else f"{words[:1].upper()}{words[1:]} on held-out rows"
+    )
     axes.set_xlabel("round")
     axes.set_ylabel("loss" if name == "train_loss" else words)
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
-    lines = {name: (BLUE, "all rows"), f"{name}_mean": (GREY, "mean of clients"), f"{name}_worst": (ORANGE, "worst")}
+    lines = {
+        name: (BLUE, "all rows"),
+        f"{name}_mean": (GREY, "mean of clients"),
+        f"{name}_worst": (ORANGE, "worst client"),
+    }
     present = {column: look for column, look in lines.items() if column in history.columns}
     ends = []
     for column, (colour, words) in present.items():
         values = history[column].dropna()
         marker = "o" if len(values) == 1 else ""
-        axes.plot(values.index, values, color=colour, marker=marker, markersize=5, zorder=3 if column == name else 2)
+        axes.plot(
+            values.index, values, color=colour, marker=marker, markersize=5, zorder=3 if column == name else 2
+        )
         if len(present) > 1 and len(values):
             ends.append((float(values.iloc[-1]), float(values.index[-1]), colour, words))
     _name_lines(axes, ends)

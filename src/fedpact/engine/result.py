@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import DataError, ModelError
+from fedpact.core.errors import ConfigError, DataError, ModelError
 from fedpact.core.job import Job
+from fedpact.core.registry import Spec
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
 from fedpact.data.tables import read_table
 from fedpact.engine.evaluation import Evaluation, evaluate_clients
 from fedpact.engine.in_process import InProcess
-from fedpact.engine.models import build_model, model_of
+from fedpact.engine.models import read_model_weights, rebuild_model
 from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import Preparation
-from fedpact.engine.runner import Progress
+from fedpact.engine.runner import NO_WORK, Progress
 from fedpact.store.files import write_atomically
-from fedpact.store.modelfile import load_model, save_model
+from fedpact.store.modelfile import read_metadata, save_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,14 +72,15 @@ class Result:
         if evaluation is not None and history:
             history[-1].update(evaluation.record())
         present = set(population.ids(len(history)))
+        totals = {**dict.fromkeys(present, NO_WORK), **progress.clients}
         clients = {
             id: {
                 "train_rows": population.size(id) if id in present else None,
                 "test_rows": evaluation.rows.get(id, 0) if evaluation else 0,
-                **totals,
+                **totals[id],
                 **(evaluation.clients.get(id, {}) if evaluation else {}),
             }
-            for id, totals in sorted(progress.clients.items())
+            for id in sorted(totals)
         }
         return cls(
             job,
@@ -173,22 +175,21 @@ class Result:
         folder = Path(folder)
         try:
             summary = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
-            history = pd.read_csv(folder / _HISTORY, index_col="round")
-            clients = pd.read_csv(folder / _CLIENTS, index_col="client")
+            history, clients = (_read_csv(folder / name) for name in (_HISTORY, _CLIENTS))
+            evaluation = summary["evaluation"]
+            return cls(
+                Job.of(summary["job"]),
+                Fitted.load(folder / _MODEL, model),
+                history.set_index("round"),
+                clients.set_index("client"),
+                pd.DataFrame(summary["failures"], columns=["round", "client", "reason"]),
+                None if evaluation is None else Evaluation.from_json(evaluation),
+                summary["stopped"],
+            )
         except FileNotFoundError as error:
             raise ModelError(f'"{folder}" holds no finished run: "{error.filename}" is missing.') from None
-        except (ValueError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise ModelError(f'the result in "{folder}" cannot be read: {error}.') from None
-        evaluation = summary["evaluation"]
-        return cls(
-            Job.of(summary["job"]),
-            Fitted.load(folder / _MODEL, model),
-            history,
-            clients,
-            pd.DataFrame(summary["failures"], columns=["round", "client", "reason"]),
-            None if evaluation is None else Evaluation.from_json(evaluation),
-            summary["stopped"],
-        )
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,13 @@ class Fitted:
         model: the model.
         weights: its weights.
         preparation: from raw rows to what it reads.
+        spec: the model's specification, as a job names it.
     """
 
     model: Any
     weights: Vector
     preparation: Preparation
+    spec: Spec
 
     def export(self) -> Any:
         """Return the model in its own library, or its arrays by name where it has none."""
@@ -248,13 +251,21 @@ class Fitted:
         return evaluation
 
     def save(self, path: str | Path, job: Job | None = None) -> None:
-        """Write one model file: weights, preparation and the model's specification."""
+        """Write one model file: weights, preparation and the model's specification.
+
+        Args:
+            path: where to.
+            job: the job that trained it, whose digest goes into the file.
+
+        Raises:
+            FedpactError: the file cannot be written.
+        """
         parts = {"model": self.weights}
         frozen = getattr(self.model, "frozen", None)
         if frozen is not None and frozen.layout.entries:
             parts["frozen"] = frozen
         metadata = {
-            "model": None if job is None else job.model,
+            "model": self.spec,
             "preparation": self.preparation.to_json(),
             "job": None if job is None else job.digest,
         }
@@ -265,42 +276,57 @@ class Fitted:
         """Read a model file.
 
         Args:
-            path: the file.
+            path: the file, or the folder of a finished run.
             model: the module of the same architecture, where the model was a torch module given in Python.
 
         Raises:
             ModelError: the file holds no model, or the model given does not fit.
         """
-        arrays, metadata = load_model(path)
-        preparation = Preparation.from_json(metadata["preparation"])
-        if model is None and "module" not in metadata["model"] and metadata["model"]["name"] == "Torch":
-            raise ModelError(
-                f'"{path}" holds the weights of a torch module ({metadata["model"]["architecture"]}) but not its '
-                "code; give a module of the same architecture: Result.load(folder, model=module)."
-            )
-        spec = build_model(metadata["model"]) if model is None else model_of(model)
-        built = spec.build(preparation.schema)
-        weights = Vector.zeros(built.layout)
-        for entry in built.layout.entries:
-            if entry.name not in arrays or arrays[entry.name][1].shape != entry.shape:
-                raise ModelError(f'"{path}" does not fit the model: parameter "{entry.name}" is not in it.')
-            weights[entry.name] = arrays[entry.name][1]
-        return cls(built, weights, preparation)
+        path = Path(path) / _MODEL if Path(path).is_dir() else Path(path)
+        metadata = read_metadata(path)
+        try:
+            preparation, spec = Preparation.from_json(metadata["preparation"]), metadata["model"]
+            built = rebuild_model(spec, model).build(preparation.schema)
+        except (KeyError, TypeError, ValueError, ConfigError, ModelError) as error:
+            raise ModelError(f'the model in "{path}" cannot be built: {error}') from error
+        return cls(built, read_model_weights(path, built), preparation, spec)
 
     def _scores(self, rows: Any) -> NDArray[Any]:
-        table = read_table("The rows to predict", Path(rows)) if isinstance(rows, str | Path) else rows
-        x = self.preparation.examples(table, self.model.input_dtype)
+        whose = "the rows to predict"
+        table = read_table(whose, Path(rows)) if isinstance(rows, str | Path) else rows
+        try:
+            x = self.preparation.examples(table, self.model.input_dtype)
+        except DataError as error:
+            raise DataError(f"{whose}: {error}") from error
         return np.asarray(self.model.predict(self.weights, x))
 
     def _prepared(self, data: ClientData) -> ClientData:
         return self.preparation.client(data, self.model.input_dtype)
 
 
+def _read_csv(path: Path) -> "pd.DataFrame":
+    """Read a table as it was written: every bit of a number, and the name of a client that is called "NA"."""
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table.apply(lambda column: column if column.name == "client" else _numbers(column))
+
+
+def _numbers(texts: Iterable[str]) -> "pd.Series[Any]":
+    import pandas as pd
+
+    # Parsed by Python, since what pandas parses may be off in the last bit.
+    try:
+        return pd.Series([int(text) for text in texts], dtype=np.int64)
+    except ValueError:
+        return pd.Series([float(text or "nan") for text in texts], dtype=np.float64)
+
+
 def evaluate(model: Result | Fitted | str | Path, clients: Population | Iterable[ClientData]) -> Evaluation:
     """Return how good a trained model is on clients' held-out rows.
 
     Args:
-        model: a result, a fitted model, or the path of a model file.
+        model: a result, a fitted model, or the path of a model file or of a run's folder.
         clients: clients with raw rows.
 
     Raises:

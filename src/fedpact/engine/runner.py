@@ -52,6 +52,10 @@ class Keep:
         return float(record[self.best]) * (1 if LARGER_IS_BETTER[self.best] else -1)
 
 
+# What the record of a client starts from.
+NO_WORK: Mapping[str, Any] = {"rounds": 0, "failures": 0, "seconds": 0.0, "upload_bytes": 0}
+
+
 @dataclass
 class Progress:
     """What a run has done so far: all that a checkpoint holds.
@@ -123,6 +127,8 @@ class Runner:
         while (reason := self._ended(progress)) is None:
             self._round(progress)
             done = len(progress.history)
+            if done == self._job.evaluate_every:
+                self._check_judged(progress.history[-1], keep)
             if checkpoints and (done % keep.every == 0 or self._ended(progress)):
                 score = keep.score(progress.history[-1])
                 checkpoints.save(
@@ -155,6 +161,15 @@ class Runner:
         if not progress.history:
             return None
         return next((reason for rule in self._stop_rules if (reason := rule.reached(progress.history))), None)
+
+    def _check_judged(self, record: Record, keep: Keep) -> None:
+        """Refuse to wait for a metric that no round will have."""
+        for metric in [*(getattr(rule, "metric", None) for rule in self._stop_rules), keep.best]:
+            if metric not in (None, "train_loss") and metric not in record:
+                raise ConfigError(
+                    f"{metric} is looked at after every round, but no client holds rows aside to judge the model "
+                    "on; give clients test rows."
+                )
 
     def _round(self, progress: Progress) -> None:
         start = time.perf_counter()
@@ -198,9 +213,7 @@ def _record(round: int, outcome: Outcome) -> dict[str, Any]:
 
 def _note_clients(progress: Progress, round: int, outcome: Outcome) -> None:
     for id in outcome.asked:
-        totals = progress.clients.setdefault(
-            id, {"rounds": 0, "failures": 0, "seconds": 0.0, "upload_bytes": 0}
-        )
+        totals = progress.clients.setdefault(id, dict(NO_WORK))
         totals["rounds"] += id not in outcome.failures
         totals["failures"] += id in outcome.failures
         totals["seconds"] += outcome.seconds[id]

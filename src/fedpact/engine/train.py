@@ -17,7 +17,13 @@ from fedpact.core.seeds import Seed
 from fedpact.data import STEPS
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
-from fedpact.engine.models import default_algorithm, describe_model, model_of, starting_from
+from fedpact.engine.models import (
+    default_algorithm,
+    describe_model,
+    model_of,
+    read_model_weights,
+    starting_from,
+)
 from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import prepare
 from fedpact.engine.result import Fitted, Result
@@ -28,7 +34,6 @@ from fedpact.engine.sources import load_clients
 from fedpact.engine.stop import STOP_RULES
 from fedpact.learn.metrics import check_name
 from fedpact.store.checkpoint import Checkpoints
-from fedpact.store.modelfile import read_weights
 
 
 def train(
@@ -235,7 +240,7 @@ def _execute(
     checkpoints = Checkpoints(place.checkpoints, keep.last, keep_every=keep.each) if place else None
     latest = checkpoints.latest() if checkpoints and resume else None
     if job.initial is not None and latest is None:
-        start = starting_from(model, read_weights(job.initial, model.layout))
+        start = starting_from(model, read_model_weights(job.initial, model))
     progress = Progress(parts.algorithm.init(start, seed))
     if checkpoints and latest:
         progress = Progress(**checkpoints.load(latest, like=progress.contents(), job=job.lineage))
@@ -244,7 +249,7 @@ def _execute(
     population = Prepared(raw, lambda data: preparation.client(data, model.input_dtype))
     runner = Runner(job, parts.algorithm, parts.rules, channel, engine, population, model)
     stopped = runner.go(progress, checkpoints, keep, on_round)
-    fitted = Fitted(model, progress.state.model, preparation)
+    fitted = Fitted(model, progress.state.model, preparation, job.model)
     result = Result.of(job, fitted, progress, runner.evaluate(progress), population, stopped)
     if place:
         result.save(place.path)

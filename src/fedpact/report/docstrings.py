@@ -1,24 +1,28 @@
-"""What a class says about itself: its first sentence, and what its docstring says of each setting."""
+"""What a class or function says about itself: its first sentence, and what its docstring says of each setting."""
 
 import inspect
 import re
+from typing import Any
 
 _ARGUMENT = re.compile(r"^    (\w+): (.*)$")
 
 
-def first_sentence(cls: type) -> str:
-    """Return the first paragraph of a docstring, on one line, up to the end of its first sentence."""
-    paragraph = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+def first_sentence(thing: Any) -> str:
+    """Return the first sentence of the docstring of a class or function, on one line."""
+    paragraph = " ".join((thing.__doc__ or "").strip().split("\n\n")[0].split())
     end = re.search(r"\.(?= [A-Z])|\.$", paragraph)
     return paragraph[: end.end()] if end else paragraph
 
 
-def settings(cls: type) -> dict[str, str]:
-    """Return what the "Args:" of a class and of its bases say: name → text; a class's own text comes first."""
+def settings(thing: Any) -> dict[str, str]:
+    """Return what the "Args:" of a class and its bases, or of a function, say: name → text.
+
+    What a class says itself goes before what its bases say.
+    """
+    documented = reversed(thing.__mro__[:-1]) if isinstance(thing, type) else [thing]
     found: dict[str, str] = {}
-    for each in reversed(cls.__mro__):
-        if each is not object and each.__doc__:
-            found |= _arguments(inspect.cleandoc(each.__doc__))
+    for each in documented:
+        found |= _arguments(inspect.cleandoc(each.__doc__ or ""))
     return found
 
 

@@ -26,7 +26,7 @@ dl.figures { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1px; mar
 dl.figures div { background: var(--paper); padding: .7rem .9rem; }
 dl.figures dt { color: var(--quiet); font-size: .8125rem; }
 dl.figures dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem 2rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem 2rem; }
 figure { margin: .6rem 0 0; break-inside: avoid; }
 figcaption { font-weight: 600; font-size: .9375rem; margin-bottom: .35rem; }
 figcaption span { display: block; font-weight: 400; font-size: .875rem; color: var(--quiet); }
@@ -37,6 +37,7 @@ svg text { fill: var(--ink); } svg text.quiet { fill: var(--quiet); } svg text.s
 polyline { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .ring { stroke: var(--paper); stroke-width: 1.5; } .faint { opacity: .38; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
+.charts + .scroll { margin-top: 1.6rem; } .scroll + .charts { margin-top: 1.4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9375rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .42rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
   white-space: nowrap; }
@@ -49,8 +50,10 @@ tr.strong td { font-weight: 650; background: var(--soft); } tr { break-inside: a
 td.text { overflow-wrap: anywhere; }
 .bar { display: flex; align-items: center; justify-content: flex-end; gap: .6rem; }
 .bar i { flex: 1; min-width: 3rem; max-width: 9rem; height: .5rem; background: var(--line); }
+.bar span { min-width: 4.4em; }
 .bar i b { display: block; height: 100%; background: var(--c1); }
 table.matrix { width: auto; } table.matrix td { text-align: center; }
+td.shade:last-child { padding-right: .7rem; }
 td.shade { background: color-mix(in srgb, var(--c1) var(--p), var(--paper)); }
 pre { background: var(--soft); border: 1px solid var(--line); padding: .9rem 1rem; overflow-x: auto;
   font: .8125rem/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap;

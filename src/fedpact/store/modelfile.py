@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def save_model(path: str | Path, arrays: Vector | Mapping[str, Vector], metadata
     write_atomically(path, chunks)
 
 
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Return the metadata of a model file that `save_model` wrote; no array is read.
+
+    Raises:
+        ModelError: there is no such file, it is damaged, of a newer format, or not a model file of Fedpact.
+    """
+    try:
+        with TensorFile(path) as file:
+            return _metadata(file, path)
+    except TensorFileError as error:
+        raise ModelError(f'model file "{path}" {error}') from None
+
+
 def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return name → (dtype, array) and the metadata of a model file that `save_model` wrote.
 
@@ -78,26 +92,33 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ModelError(f'model file "{path}" {error}') from None
 
 
-def read_weights(path: str | Path, layout: Layout) -> Vector:
-    """Return the weights in a file, in this layout: initial weights for a model.
+def read_weights(path: str | Path, layout: Layout, frozen: Vector | None = None) -> Vector:
+    """Return the weights in a file, in this layout.
 
     The file is a model file of Fedpact, any other safetensors file, or a torch state dict; its first bytes
     tell which. It must hold every array of the layout, under its name or an alias, in the same shape, and
-    nothing else. A dtype is converted where no value changes, or from one float to another by rounding to the
-    nearest.
+    nothing else but the frozen parameters. A dtype is converted where no value changes, or from one float to
+    another by rounding to the nearest.
+
+    Args:
+        path: the file.
+        layout: the layout of the weights.
+        frozen: the model's parameters that are never trained. A model file of Fedpact must hold them, any other
+            file may, and then with the same bits.
 
     Raises:
         ModelError: the file is missing, damaged or of another kind, holds Python objects, or does not fit.
         DependencyError: it is a torch file, and torch is not installed.
     """
+    frozen = Vector.zeros(Layout(())) if frozen is None else frozen
     if _is_torch(path):
-        entries, arrays = _torch_state(path)
-        return _fit(path, entries, arrays, layout)
+        return _Source(path, *_torch_state(path), whole=False).weights(layout, frozen)
     try:
         with TensorFile(path) as file:
             if "checkpoint" in file.metadata:
                 raise ModelError(f'"{path}" is a checkpoint: resume from it, or name a model file.')
-            return _fit(path, file.entries, file, layout)
+            whole = "fedpact" in file.metadata
+            return _Source(path, file.entries, file, whole).weights(layout, frozen)
     except TensorFileError as error:
         raise ModelError(f'weights file "{path}" {error}') from None
 
@@ -119,41 +140,74 @@ def _metadata(file: TensorFile, path: str | Path) -> dict[str, Any]:
         raise ModelError(f'model file "{path}" is damaged: its metadata cannot be read.') from None
 
 
-def _fit(
-    path: str | Path, entries: Mapping[str, Entry], arrays: Mapping[str, NDArray[Any]], layout: Layout
-) -> Vector:
-    _check_names(path, entries, layout)
-    vector = Vector.zeros(layout)
-    for entry in layout.entries:
-        found = [name for name in (entry.name, *entry.aliases) if name in entries]
-        source = entries[found[0]]
-        if source.shape != entry.shape:
-            raise ModelError(f'"{path}" has "{source.name}" {source.shape}; the model needs {entry.shape}.')
-        array = arrays[found[0]]
-        for alias in found[1:]:
-            if entries[alias].shape != source.shape or arrays[alias].tobytes() != array.tobytes():
+@dataclass(frozen=True)
+class _Source:
+    """The arrays of a file: what they are, and each of them when asked for.
+
+    Args:
+        path: the file, for messages.
+        entries: name → the array's shape and dtype.
+        arrays: name → array.
+        whole: whether the frozen parameters must be among them.
+    """
+
+    path: str | Path
+    entries: Mapping[str, Entry]
+    arrays: Mapping[str, NDArray[Any]]
+    whole: bool
+
+    def weights(self, layout: Layout, frozen: Vector) -> Vector:
+        self._check_names(layout.entries, frozen.layout.entries)
+        vector = Vector.zeros(layout)
+        for entry in layout.entries:
+            array = self._array(entry)
+            if entry.role == "parameter" and not _is_finite(array, entry.dtype):
                 raise ModelError(
-                    f'"{path}" has different values for "{found[0]}" and "{alias}", which are one array in '
+                    f'"{self.path}": "{entry.name}" holds NaN or infinite values; no model can compute with them.'
+                )
+            vector[entry.name] = array
+        for entry in frozen.layout.entries:
+            held = any(name in self.entries for name in _names(entry))
+            if held and self._array(entry).tobytes() != frozen[entry.name].tobytes():
+                raise ModelError(
+                    f'"{self.path}" has other values for "{entry.name}", which is frozen in this model; build the '
+                    "model from a module that has the values of the file."
+                )
+        return vector
+
+    def _array(self, entry: Entry) -> NDArray[Any]:
+        first, *others = (name for name in _names(entry) if name in self.entries)
+        source, array = self.entries[first], self.arrays[first]
+        if source.shape != entry.shape:
+            raise ModelError(f'"{self.path}" has "{first}" {source.shape}; the model needs {entry.shape}.')
+        for alias in others:
+            same = (
+                self.entries[alias].shape == source.shape and self.arrays[alias].tobytes() == array.tobytes()
+            )
+            if not same:
+                raise ModelError(
+                    f'"{self.path}" has different values for "{first}" and "{alias}", which are one array in '
                     "this model."
                 )
-        vector[entry.name] = _converted(path, source, array, entry)
-    return vector
+        return _converted(f'"{self.path}": "{first}"', array, source.dtype, entry.dtype)
+
+    def _check_names(self, trained: tuple[Entry, ...], frozen: tuple[Entry, ...]) -> None:
+        needed = trained + frozen if self.whole else trained
+        missing = [entry for entry in needed if not any(name in self.entries for name in _names(entry))]
+        known = {name for entry in trained + frozen for name in _names(entry)}
+        extra = {name: entry for name, entry in self.entries.items() if name not in known}
+        problems = [f'it lacks "{e.name}" {e.shape}{_nearest(e.name, extra)}' for e in missing[:_SHOWN]]
+        if len(missing) > _SHOWN:
+            problems.append(f"it lacks {len(missing) - _SHOWN} more")
+        problems += [f'the model has no "{name}" {extra[name].shape}' for name in list(extra)[:_SHOWN]]
+        if len(extra) > _SHOWN:
+            problems.append(f"nor {len(extra) - _SHOWN} more that the file has")
+        if problems:
+            raise ModelError(f'"{self.path}" does not fit this model: {"; ".join(problems)}.')
 
 
-def _check_names(path: str | Path, entries: Mapping[str, Entry], layout: Layout) -> None:
-    known = {name: entry for entry in layout.entries for name in (entry.name, *entry.aliases)}
-    missing = [
-        entry for entry in layout.entries if not any(n in entries for n in (entry.name, *entry.aliases))
-    ]
-    extra = {name: entry for name, entry in entries.items() if name not in known}
-    problems = [f'it lacks "{e.name}" {e.shape}{_nearest(e.name, extra)}' for e in missing[:_SHOWN]]
-    if len(missing) > _SHOWN:
-        problems.append(f"it lacks {len(missing) - _SHOWN} more")
-    problems += [f'the model has no "{name}" {extra[name].shape}' for name in list(extra)[:_SHOWN]]
-    if len(extra) > _SHOWN:
-        problems.append(f"nor {len(extra) - _SHOWN} more that the file has")
-    if problems:
-        raise ModelError(f'"{path}" does not fit this model: {"; ".join(problems)}.')
+def _names(entry: Entry) -> tuple[str, ...]:
+    return entry.name, *entry.aliases
 
 
 def _nearest(name: str, extra: Mapping[str, Entry]) -> str:
@@ -161,31 +215,32 @@ def _nearest(name: str, extra: Mapping[str, Entry]) -> str:
     return f' (nearest: "{found[0]}" {extra[found[0]].shape})' if found else ""
 
 
-def _converted(path: str | Path, source: Entry, array: NDArray[Any], target: Entry) -> NDArray[Any]:
-    where = f'"{path}": "{source.name}"'
-    numbers = _widened(array) if source.dtype == "bfloat16" else array
-    if target.role == "parameter" and source.dtype in FLOATS and not np.isfinite(numbers).all():
-        raise ModelError(f"{where} holds NaN or infinite values; a model cannot start from them.")
-    if source.dtype == target.dtype:
+def _converted(where: str, array: NDArray[Any], source: str, target: str) -> NDArray[Any]:
+    if source == target:
         return array
+    numbers = _widened(array) if source == "bfloat16" else array
     with np.errstate(all="ignore"):
-        if target.dtype == "bfloat16":
+        if target == "bfloat16":
             result = _narrowed(numbers.astype(np.float32))
             values = _widened(result)
         else:
-            result = values = numbers.astype(STORAGE[target.dtype])
-        if source.dtype in FLOATS and target.dtype in FLOATS:
+            result = values = numbers.astype(STORAGE[target])
+        if source in FLOATS and target in FLOATS:
             if np.isinf(values).sum() > np.isinf(numbers).sum():
-                raise ModelError(f"{where} holds values too large for {target.dtype}.")
+                raise ModelError(f"{where} holds values too large for {target}.")
         # A wrapped integer comes back as it was, but with the other sign in between.
         elif not (
             np.array_equal(values.astype(numbers.dtype), numbers) and np.array_equal(values < 0, numbers < 0)
         ):
             raise ModelError(
-                f"{where} is {source.dtype}, and its values cannot become {target.dtype} without a change; "
-                f"convert it in the file."
+                f"{where} is {source}, and its values cannot become {target} without a change; convert it in "
+                "the file."
             )
     return result
+
+
+def _is_finite(array: NDArray[Any], dtype: str) -> bool:
+    return bool(np.isfinite(_widened(array) if dtype == "bfloat16" else array).all())
 
 
 def _widened(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

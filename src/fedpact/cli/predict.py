@@ -1,0 +1,93 @@
+"""`fedpact predict`: a trained model's predictions for the rows of a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedpact.cli.common import AsJson, Output
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedpact.engine.result import Fitted
+
+
+def predict(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A run's folder, or a model.safetensors.", show_default=False),
+    ],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="The rows: .csv, .tsv (also .gz) or .parquet.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where to: .csv or .parquet; else CSV is printed.", show_default=False
+        ),
+    ] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Give the probability of each class too.")] = False,
+    with_input: Annotated[bool, typer.Option("--with-input", help="Give the columns of DATA too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict raw rows: the model's preparation (missing values, scales, categories) is applied to them.
+
+    Each line of the answer has the row's number, from 1, and its prediction.
+    """
+    from fedpact.data.tables import read_table
+    from fedpact.engine.result import Fitted
+    from fedpact.report.source import check_finished
+    from fedpact.report.words import many
+
+    if model.is_dir():
+        check_finished(model)
+    fitted = Fitted.load(model / "model.safetensors" if model.is_dir() else model)
+    rows = read_table("The rows to predict", data)
+    answers = _answers(fitted, rows, proba, with_input)
+    output = Output(as_json)
+    summary: dict[str, Any] = {"rows": len(rows), "classes": list(fitted.preparation.labels.classes)}
+    if out is not None:
+        _write(answers, out)
+        output.result({**summary, "out": str(out)})
+        output.show(f"Predicted {many(len(rows), 'row')}: {out}")
+    elif as_json:
+        output.result({**summary, "predictions": answers.to_dict(orient="records")})
+    else:
+        typer.echo(answers.to_csv(index=False), nl=False)
+
+
+def _answers(fitted: "Fitted", rows: "pd.DataFrame", proba: bool, with_input: bool) -> "pd.DataFrame":
+    import pandas as pd
+
+    from fedpact.core.errors import ConfigError
+
+    columns: dict[str, Any] = {"row": range(1, len(rows) + 1), "prediction": fitted.predict(rows)}
+    if proba:
+        shares = fitted.predict_proba(rows)
+        classes = fitted.preparation.labels.classes
+        columns |= {f"probability of {name}": shares[:, place] for place, name in enumerate(classes)}
+    answers = pd.DataFrame(columns)
+    if not with_input:
+        return answers
+    twice = [str(name) for name in rows.columns if name in columns]
+    if twice:
+        raise ConfigError(
+            f'the rows have a column "{twice[0]}" of their own; leave --with-input out, or rename it.'
+        )
+    return pd.concat([answers[["row"]], rows.reset_index(drop=True), answers.drop(columns="row")], axis=1)
+
+
+def _write(answers: "pd.DataFrame", out: Path) -> None:
+    from fedpact.core.errors import ConfigError
+    from fedpact.store.files import write_atomically
+
+    if out.suffix == ".parquet":
+        write_atomically(out, answers.to_parquet(index=False))
+    elif out.suffix == ".csv":
+        write_atomically(out, answers.to_csv(index=False).encode())
+    else:
+        raise ConfigError(f'--out is "{out}"; its name must end in .csv or .parquet.')

@@ -1,0 +1,69 @@
+"""How far a run is, round by round, on standard error: a bar in a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from math import isnan
+from types import TracebackType
+from typing import Any
+
+from fedpact.cli.common import console
+from fedpact.report import words
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class RoundProgress:
+    """Shows rounds as they end; to be called with each round's record.
+
+    Args:
+        rounds: how many there are to be, at most.
+        metric: the metric to show; None for accuracy or RMSE, whichever there is.
+        quiet: show nothing.
+    """
+
+    def __init__(self, rounds: int, metric: str | None, quiet: bool) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._rounds, self._metric = rounds, metric
+        screen = console(sys.stderr)
+        self._is_bar, self._is_quiet = screen.is_terminal, quiet
+        self._last_line = float("-inf")
+        self._bar = Progress(
+            TextColumn("{task.fields[round]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(compact=True),
+            console=screen,
+            disable=quiet or not self._is_bar,
+        )
+        self._task = self._bar.add_task("preparing the rows", total=rounds, round="")
+
+    def __enter__(self) -> "RoundProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Show a round that has ended."""
+        number = int(record["round"])
+        heading, text = f"round {number}/{self._rounds}", self._words(record)
+        self._bar.update(self._task, completed=number, description=text, round=heading)
+        is_due = number == self._rounds or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
+        if not (self._is_bar or self._is_quiet) and is_due:
+            self._last_line = time.monotonic()
+            console(sys.stderr).print(f"{heading}: {text}")
+
+    def _words(self, record: Mapping[str, Any]) -> str:
+        parts = [f"loss {words.number(record['train_loss'])}"] if "train_loss" in record else []
+        metric = self._metric or words.main_metric(record)
+        if metric is not None and not isnan(record.get(metric, float("nan"))):
+            parts.append(f"{words.label(metric)} {words.score(metric, record[metric])}")
+        asked = record["clients"] + record["failed"]
+        parts.append(f"{record['clients']} of {words.many(asked, 'client')}")
+        parts.append(f"{words.duration(record['seconds'])} a round")
+        return ", ".join(parts)

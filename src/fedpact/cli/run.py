@@ -1,0 +1,136 @@
+"""`fedpact run`: carry out a job from a file."""
+
+import shlex
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedpact.cli.common import AsJson, Output
+
+if TYPE_CHECKING:
+    from fedpact.core.job import Job
+    from fedpact.engine.result import Result
+
+INTERRUPTED = 130
+
+
+def run(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job.", show_default=False)],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last finished round, or start if there is none.")
+    ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where to keep the run; runs/NAME-DIGEST unless given.", show_default=False),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a setting, as in --set algorithm.lr=0.1.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Carry out a job. Every round is kept, so that Ctrl-C and --resume change nothing in the result."""
+    overrides = dict(_setting(text) for text in settings or [])
+
+    from fedpact.cli.progress import RoundProgress
+    from fedpact.core.job import Job
+    from fedpact.engine.train import run as run_job
+
+    job = _written_out(Job.from_toml(job_file, overrides))
+    place = folder or _default_folder(job, resume)
+    output = Output(as_json, quiet)
+    output.say(f"Job {job.name} ({job.digest[:8]}), at most {job.rounds} rounds, kept in {place}")
+    again = ["fedpact", "run", str(job_file), "--resume", "--folder", str(place)]
+    again += [word for text in settings or [] for word in ("--set", text)]
+    try:
+        with RoundProgress(job.rounds, _watched(job), quiet) as progress:
+            result = run_job(job, folder=place, resume=resume, on_round=progress)
+    except KeyboardInterrupt:
+        _say_stopped(place, shlex.join(again))
+        raise typer.Exit(INTERRUPTED) from None
+    _show(output, result, place)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals):
+        raise typer.BadParameter(
+            f'"{text}" is not of the form KEY=VALUE, such as algorithm.lr=0.1.', param_hint="--set"
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+    return key.strip(), parsed["value"] if len(parsed) == 1 else value.strip()
+
+
+def _written_out(job: "Job") -> "Job":
+    """Return the job with every setting of its parts, as `run` keeps it: its digest names the folder."""
+    from fedpact.core.job import Job
+    from fedpact.engine.train import Parts
+
+    parts = Parts.of(job.model, job.algorithm, job.preprocess, job.channel, job.stop)
+    return Job.of({**job.model_dump(), **parts.specs()})
+
+
+def _default_folder(job: "Job", resume: bool) -> Path:
+    """Return the job's own folder; to resume, that of a run of this job with another length, if there is one."""
+    from fedpact.core.errors import FedpactError
+    from fedpact.engine.folder import RunFolder
+
+    # A name may hold anything, a file's name may not.
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in job.name).lstrip(".") or "job"
+    own = Path("runs") / f"{name}-{job.digest[:8]}"
+    if not resume or own.exists():
+        return own
+    for path in sorted(Path("runs").glob("*/job.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            if RunFolder(path.parent).read_job().lineage == job.lineage:
+                return path.parent
+        except FedpactError:
+            continue
+    return own
+
+
+def _watched(job: "Job") -> str | None:
+    """Return the metric that a stop rule of the job looks at, or None."""
+    return next(
+        (rule["metric"] for rule in job.stop if "metric" in rule and rule["metric"] != "train_loss"), None
+    )
+
+
+def _say_stopped(place: Path, again: str) -> None:
+    from fedpact.engine.folder import RunFolder
+    from fedpact.store.checkpoint import Checkpoints
+
+    rounds = Checkpoints(RunFolder(place).checkpoints).rounds()
+    kept = f"after round {rounds[-1]}, which is kept" if rounds else "before the first round ended"
+    typer.echo(f"\nStopped {kept}. Go on with:\n  {again}", err=True)
+
+
+def _show(output: Output, result: "Result", place: Path) -> None:
+    from fedpact.cli.tables import client_table, failure_table, metric_table, result_data
+    from fedpact.report import words
+    from fedpact.report.html import verdict
+
+    output.result({**result_data(result), "folder": str(place)})
+    tables = [client_table(result)] + ([failure_table(result)] if len(result.failures) else [])
+    output.show("", verdict(result), "")
+    if result.evaluation is not None:
+        output.show(metric_table(result.evaluation), "")
+    for table, note in tables:
+        output.show(table, *([note] if note else []), "")
+    output.show(
+        f"The run ended because: {result.stopped}.",
+        f"{words.many(len(result.history), 'round')} took {words.duration(result.seconds)}; clients sent "
+        f"{words.size(result.upload_bytes)} and were sent {words.size(result.download_bytes)}.",
+        f"The result is in {place}. To read it: {shlex.join(['fedpact', 'report', str(place)])}",
+    )

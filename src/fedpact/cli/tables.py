@@ -1,0 +1,100 @@
+"""A run's result as tables in the terminal, and as plain data."""
+
+from typing import TYPE_CHECKING, Any
+
+from fedpact.cli.common import grid
+from fedpact.engine.evaluation import Evaluation
+from fedpact.engine.result import Result
+from fedpact.learn.metrics import LARGER_IS_BETTER
+from fedpact.report import words
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MOST_CLIENTS = 20
+_MOST_FAILURES = 10
+_OF_EACH_CLIENT = ("accuracy", "auc", "log_loss", "rmse", "r2")
+
+
+def metric_table(evaluation: Evaluation) -> "Table":
+    """Return each metric over all held-out rows, its mean over clients, and the client served worst."""
+    summary = evaluation.summary()
+    rows = [
+        [
+            words.label(name),
+            words.score(name, value),
+            words.score(name, summary[name].mean),
+            words.score(name, summary[name].worst),
+            summary[name].worst_client or words.MISSING,
+        ]
+        for name, value in evaluation.metrics.items()
+        if not name.endswith("_error")
+    ]
+    return grid(["on held-out rows", "all rows", "mean of clients", "worst", "worst client"], rows, (0, 4))
+
+
+def client_table(result: Result) -> tuple["Table", str]:
+    """Return what each client did and how well it is served; of many, those served worst; and a note on that."""
+    clients, note = result.clients, ""
+    shown = [name for name in _OF_EACH_CLIENT if name in clients.columns]
+    if len(clients) > _MOST_CLIENTS:
+        which = "first"
+        if shown:
+            clients = clients.sort_values(shown[0], ascending=LARGER_IS_BETTER[shown[0]])
+            which = "worst served"
+        note = f"The {_MOST_CLIENTS} {which} of {len(clients):,} clients; clients.csv has all of them."
+        clients = clients.head(_MOST_CLIENTS)
+    rows = [
+        [
+            str(id),
+            *(words.number(row[name]) for name in ("train_rows", "test_rows", "rounds", "failures")),
+            words.duration(row["seconds"]),
+            words.size(row["upload_bytes"]),
+            *(words.score(name, row[name]) for name in shown),
+        ]
+        for id, row in clients.iterrows()
+    ]
+    head = [
+        "client",
+        "training rows",
+        "held out",
+        "rounds",
+        "failures",
+        "time",
+        "sent",
+        *map(words.label, shown),
+    ]
+    return grid(head, rows), note
+
+
+def failure_table(result: Result) -> tuple["Table", str]:
+    """Return the last failures with their reasons, and a note if there were more."""
+    failures = result.failures[["round", "client", "reason"]]
+    rows = [
+        [str(round), str(id), str(why)]
+        for round, id, why in failures.tail(_MOST_FAILURES).itertuples(index=False)
+    ]
+    note = (
+        f"The last {_MOST_FAILURES} of {len(failures):,} failures." if len(failures) > _MOST_FAILURES else ""
+    )
+    return grid(["failure in round", "client", "reason"], rows, (1, 2)), note
+
+
+def result_data(result: Result) -> dict[str, Any]:
+    """Return a result as plain data, for programs."""
+    evaluation = result.evaluation
+    return {
+        "name": result.job.name,
+        "digest": result.job.digest,
+        "stopped": result.stopped,
+        "rounds": len(result.history),
+        "seconds": result.seconds,
+        "download_bytes": result.download_bytes,
+        "upload_bytes": result.upload_bytes,
+        "metrics": dict(evaluation.metrics) if evaluation else {},
+        "over_clients": {name: vars(each) for name, each in evaluation.summary().items()}
+        if evaluation
+        else {},
+        "clients": result.clients.to_dict(orient="index"),
+        "failures": result.failures.to_dict(orient="records"),
+    }

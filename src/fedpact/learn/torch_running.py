@@ -1,0 +1,167 @@
+"""What running a torch module takes: a device, a precision, random numbers; and what it makes of two examples."""
+
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.seeds import Seed
+
+Precision = Literal["float32", "bf16"]
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of this name.
+
+    Raises:
+        ConfigError: it is neither "cpu" nor a CUDA device that torch finds.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f'Torch: device is "{name}"; it must be "cpu", "cuda", or one such as "cuda:1".')
+    if device.type == "cpu":
+        return device
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= found:
+        raise ConfigError(f'Torch: there is no device "{name}": torch finds {found} CUDA devices; use "cpu".')
+    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Return the context in which a module runs."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+class Generators:
+    """A random stream of its own in the place of torch's global generators, while entered.
+
+    Layers such as dropout draw from the global generators and from no other; one thread has them at a time.
+    """
+
+    _turn = threading.RLock()
+
+    def __init__(self, device: torch.device, seed: Seed) -> None:
+        self._globals = [torch.default_generator]
+        if device.type == "cuda":
+            torch.cuda.init()
+            self._globals.append(torch.cuda.default_generators[device.index])
+        self.seed(seed)
+
+    def seed(self, seed: Seed) -> None:
+        """Go to the start of the stream of this seed."""
+        start = seed.integer()
+        self._states = [torch.Generator(g.device).manual_seed(start).get_state() for g in self._globals]
+
+    def position(self) -> list[bytes]:
+        """Return where the global generators are."""
+        return [generator.get_state().numpy().tobytes() for generator in self._globals]
+
+    def __enter__(self) -> None:
+        self._turn.acquire()
+        self._outer = self._exchange(self._states)
+
+    def __exit__(self, *_: object) -> None:
+        self._states = self._exchange(self._outer)
+        self._turn.release()
+
+    def _exchange(self, states: list[Tensor]) -> list[Tensor]:
+        present = [generator.get_state() for generator in self._globals]
+        for generator, state in zip(self._globals, states, strict=True):
+            generator.set_state(state)
+        return present
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What two examples of zeros showed about a module.
+
+    Args:
+        floats: the dtype of its floating-point inputs; None if it takes whole numbers alone.
+        integers: whether it takes int64 inputs.
+        outputs: the number of outputs of an example.
+        output_dtype: the dtype in which the loss is computed, of 32 bits or more.
+        draws_in_training: whether it draws random numbers in training;
+        draws_in_prediction: and in prediction.
+        writes_inputs: whether it overwrites its inputs.
+    """
+
+    floats: torch.dtype | None
+    integers: bool
+    outputs: int
+    output_dtype: torch.dtype
+    draws_in_training: bool
+    draws_in_prediction: bool
+    writes_inputs: bool
+
+    @property
+    def input_dtype(self) -> str:
+        """The numpy dtype of its floating-point inputs; float64 holds whole numbers exactly, as in a table."""
+        return "float64" if self.floats in (None, torch.float64) else "float32"
+
+
+def try_out(module: nn.Module, shape: tuple[int, ...], device: torch.device, precision: Precision) -> Traits:
+    """Run a module on two examples of zeros, as whole numbers and as floating-point ones.
+
+    Args:
+        module: the module, which may be changed.
+        shape: the shape of one example.
+        device: where the module is.
+        precision: in which it runs.
+
+    Raises:
+        ModelError: it fails on both, or returns something else than one tensor [2] or [2, outputs].
+    """
+    arrays = chain(module.parameters(), module.buffers())
+    floats = next((array.dtype for array in arrays if array.is_floating_point()), torch.float32)
+    random = Generators(device, Seed.of(0))
+    trials = {}
+    for dtype in (torch.int64, floats):
+        x = torch.zeros((2, *shape), dtype=dtype, device=device)
+        try:
+            with random, autocast(device, precision):
+                start = random.position()
+                trained = module.train()(x)
+                middle = random.position()
+                predicted = module.eval()(x)
+                draws = middle != start, random.position() != middle
+        except Exception as error:
+            failure = error
+        else:
+            trials[dtype] = trained, predicted, draws, x._version > 0
+    if not trials:
+        raise ModelError(f"the module fails on two examples of shape {shape}: {failure}") from failure
+    trained, predicted, draws, writes = trials.get(floats) or trials[torch.int64]
+    width = _width(trained)
+    if _width(predicted) != width:
+        raise ModelError(
+            f"the module gives {width} outputs in training and {_width(predicted)} in prediction."
+        )
+    return Traits(
+        floats=floats if floats in trials else None,
+        integers=torch.int64 in trials,
+        outputs=width,
+        output_dtype=torch.float32 if trained.dtype in _HALF else trained.dtype,
+        draws_in_training=draws[0],
+        draws_in_prediction=draws[1],
+        writes_inputs=writes,
+    )
+
+
+def _width(outputs: Any) -> int:
+    if not isinstance(outputs, Tensor):
+        kind = type(outputs).__name__
+        raise ModelError(f"the module returns {kind}; wrap it in one that returns its outputs as one tensor.")
+    if outputs.ndim not in (1, 2) or len(outputs) != 2:
+        shape = tuple(outputs.shape)
+        raise ModelError(f"for two examples the module gives {shape}; it must be (2,) or (2, outputs).")
+    return outputs.shape[1] if outputs.ndim == 2 else 1

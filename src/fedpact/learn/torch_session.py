@@ -1,0 +1,177 @@
+"""A torch module in memory whose trained parameters are views of one flat tensor, and their gradients of another.
+
+Optimisers, corrections and transport then work on a few flat arrays, whatever the architecture.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedpact.core.errors import ClientError, DataError, ModelError
+from fedpact.core.rows import Rows
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Layout, Vector
+from fedpact.learn.torch_modules import buffer_places, shared, views
+from fedpact.learn.torch_running import Generators
+
+if TYPE_CHECKING:
+    from fedpact.learn.torch import TorchModel
+
+# Prediction takes as many rows at once as keep the inputs below 16 MiB of float32.
+_PREDICTED_ROWS = 4096
+_PREDICTED_ELEMENTS = 1 << 22
+
+
+class TorchSession:
+    """One copy of a module whose trained parameters and gradients are views of flat tensors.
+
+    Attributes:
+        module: the copy; its parameters and buffers change with the flat tensors, and these with it.
+        weights: one flat tensor for each dtype of trained parameters, in the order of the layout.
+        gradients: as many flat tensors; the parameters' `grad` are views of them.
+    """
+
+    def __init__(self, model: "TorchModel") -> None:
+        self._model = model
+        layout, device = model.layout, model.device
+        self._buffer = torch.zeros(layout.nbytes, dtype=torch.uint8, device=device)
+        flats, self._arrays = views(self._buffer, layout)
+        trained = [segment for segment in layout.segments if segment.role == "parameter"]
+        self.weights = flats[: len(trained)]
+        # The same places in a buffer of its own; what the layout has behind the parameters is not needed.
+        gradients = torch.zeros(trained[-1].stop, dtype=torch.uint8, device=device)
+        self.gradients, grads = views(gradients, Layout(e for segment in trained for e in segment.entries))
+        self.module = model.replica().train()
+        self._parameters = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
+        for name, parameter in self._parameters:
+            parameter.data, parameter.grad = self._arrays[name], grads[name]
+        places = list(buffer_places(self.module))
+        self._travelling = [place for place in places if place[0] in self._arrays]
+        self._transient = [
+            (owner, key, owner._buffers[key]) for name, owner, key in places if name not in self._arrays
+        ]
+        self._random = Generators(device, Seed.of(0)) if model.traits.draws_in_training else None
+        self._inputs = self._targets = torch.empty(0)
+
+    def load(self, weights: Vector) -> None:
+        """Overwrite all weights: one copy, on the CPU or to the device.
+
+        Raises:
+            ModelError: they are another model's.
+        """
+        self._model.check(weights)
+        self._buffer.copy_(shared(weights.buffer, np.uint8))
+        self._attach(self._arrays)
+        # A buffer that does not travel starts anew, so that no client leaves a trace of itself for the next.
+        for owner, key, first in self._transient:
+            owner._buffers[key] = None if first is None else first.clone()
+
+    def store(self) -> Vector:
+        """Return a copy of all weights."""
+        for name, owner, key in self._travelling:
+            tensor = owner._buffers[key]
+            # A module may have put a new tensor in the place of a buffer instead of writing into it.
+            if tensor is not None and tensor is not self._arrays[name]:
+                self._arrays[name].copy_(tensor)
+        self._attach(self._arrays)
+        weights = Vector.zeros(self._model.layout)
+        torch.from_numpy(weights.buffer).copy_(self._buffer)
+        return weights
+
+    def bind(self, rows: Rows, seed: Seed) -> None:
+        """Make these rows the ones that `gradient` reads; the seed is for dropout and the like.
+
+        Raises:
+            DataError: the rows have no labels, are not numeric, or have another shape.
+        """
+        if rows.y is None:
+            raise DataError("a module cannot be trained on rows without labels.")
+        self._inputs = self._model.inputs(rows.x).to(self._model.device)
+        self._targets = self._model.targets(rows.y).to(self._model.device)
+        if self._random is not None:
+            self._random.seed(seed)
+
+    def gradient(self, index: NDArray[np.int64] | None) -> float:
+        """Write the gradient of the mean loss over these rows (None: all) into `gradients`; return the loss.
+
+        Buffers are updated as in training. Parameters that the loss does not depend on get a gradient of 0.
+
+        Raises:
+            ClientError: the module or the loss fails on these rows.
+        """
+        if index is None:
+            x, y = self._own(self._inputs), self._targets
+        else:
+            chosen = shared(index, np.int64).to(self._model.device)
+            x, y = self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen)
+        for flat in self.gradients:
+            flat.zero_()
+        with torch.enable_grad(), self._random or nullcontext(), _explained(len(x)):
+            loss = self._model.loss(self._model.run(self.module, x), y)
+            loss.backward()
+        return float(loss.item())
+
+    def arrays(self, vector: Vector) -> list[Tensor]:
+        """Return a parameter-shaped vector (layout `layout.wide`) as flat tensors that match `weights`.
+
+        They keep the vector's dtypes, and on the CPU they share its memory.
+
+        Raises:
+            ModelError: the vector has another layout.
+        """
+        wide = self._model.layout.wide
+        if vector.layout != wide:
+            raise ModelError(f"a vector of {vector.layout!r} does not fit this model's {wide!r}.")
+        return [
+            shared(flat, flat.dtype).to(self._model.device)
+            for segment, flat in zip(wide.segments, vector.flats, strict=True)
+            if segment.role == "parameter"
+        ]
+
+    def predict(self, weights: Vector, x: Any) -> NDArray[np.floating[Any]]:
+        """Return the predictions with these weights; the session's own weights stay as they are."""
+        model = self._model
+        model.check(weights)
+        inputs = model.inputs(x)
+        outputs, binary = model.traits.outputs, model.schema.kind == "binary"
+        if not len(inputs):
+            return np.empty(0 if binary or outputs == 1 else (0, outputs), np.float32)
+        rows = max(1, min(_PREDICTED_ROWS, _PREDICTED_ELEMENTS // max(1, inputs[0].numel())))
+        random = Generators(model.device, Seed.of(0)) if model.traits.draws_in_prediction else None
+        parts = []
+        self._attach(views(torch.from_numpy(weights.copy().buffer).to(model.device), model.layout)[1])
+        self.module.eval()
+        try:
+            with torch.no_grad(), random or nullcontext():
+                for batch in inputs.split(rows):
+                    with _explained(len(batch)):
+                        predicted = model.link(model.run(self.module, self._own(batch.to(model.device))))
+                    parts.append(predicted.cpu())
+        finally:
+            self.module.train()
+            self._attach(self._arrays)
+        predictions = torch.cat(parts).numpy()
+        return predictions[:, 1] if binary and outputs == 2 else predictions
+
+    def _attach(self, arrays: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._parameters:
+            if parameter.data_ptr() != arrays[name].data_ptr():
+                parameter.data = arrays[name]
+        for name, owner, key in self._travelling:
+            owner._buffers[key] = arrays[name]
+
+    def _own(self, x: Tensor) -> Tensor:
+        return x.clone() if self._model.traits.writes_inputs else x
+
+
+@contextmanager
+def _explained(rows: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ClientError(f"the module fails on {rows} row{'s' if rows != 1 else ''}: {error}") from error

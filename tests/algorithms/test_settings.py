@@ -1,0 +1,104 @@
+"""What algorithms refuse, and the sentences they say it in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedpact.algorithms.cyclic import Cyclic
+from fedpact.algorithms.fedavg import FedAvg
+from fedpact.algorithms.fedopt import FedAdam
+from fedpact.algorithms.fedprox import FedProx
+from fedpact.algorithms.fedsgd import FedSGD
+from fedpact.algorithms.newton import Newton
+from fedpact.algorithms.one_shot import OneShot
+from fedpact.algorithms.optimizers import SGD, Adam
+from fedpact.algorithms.scaffold import SCAFFOLD
+from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.model import FittingModel, Schema
+from fedpact.core.rows import Rows
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.learn.linear import Logistic, Softmax
+from fedpact.learn.naive_bayes import GaussianNB
+from tests.federation import Quadratics, run_rounds, split
+
+SCHEMA = Schema("binary", (2,), (0, 1))
+CLIENTS = split(np.arange(20.0).reshape(10, 2), np.arange(10) % 2, [4, 6])
+
+
+class Majority:
+    """A model that fits by its own means: one number, the mean label of the rows seen last."""
+
+    schema = SCHEMA
+    layout = Layout([Entry("mean", (), "float64")])
+
+    def initial(self, seed: Seed) -> Vector:
+        return Vector.zeros(self.layout)
+
+    def predict(self, weights: Vector, x: Any) -> NDArray[np.float64]:
+        return np.full(len(x), weights["mean"])
+
+    def fit(self, weights: Vector, rows: Rows, epochs: int, seed: Seed) -> tuple[Vector, float]:
+        return Vector.from_arrays({"mean": np.mean(rows.y)}, self.layout), 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: FedAvg(local_steps=1, local_epochs=1), "FedAvg: give local_steps or local_epochs, not both"),
+        (lambda: FedAvg(batch_size=0), "FedAvg: batch_size is 0; it must be greater than 0"),
+        (lambda: FedAvg(local_steps=0), "local_steps is 0; it must be greater than 0"),
+        (lambda: Cyclic(local_epochs=-1), "Cyclic: local_epochs is -1; it must be greater than 0"),
+        (lambda: FedAvg(max_grad_norm=0.0), "max_grad_norm is 0.0; it must be greater than 0"),
+        (lambda: FedAvg(lr=-0.1), "lr is -0.1; it must be 0 or more"),
+        (lambda: FedAvg(lr=float("nan")), "lr is nan; it must be 0 or more"),
+        (lambda: FedAdam(server_lr=0.0), "FedAdam: server_lr is 0.0; it must be greater than 0"),
+        (lambda: FedAvg(weighting="rows"), 'weighting is "rows"; it must be "examples" or "uniform"'),
+        (lambda: FedProx(mu=-1.0), "FedProx: mu is -1.0; it must be 0 or more"),
+        (lambda: FedProx(local_steps=1, local_epochs=1), "FedProx: give local_steps or local_epochs"),
+        (lambda: SCAFFOLD(optimizer=Adam()), r"plain SGD steps: leave optimizer at SGD\(\)"),
+        (lambda: SCAFFOLD(optimizer=SGD(momentum=0.9)), "without momentum or weight decay"),
+        (lambda: SCAFFOLD(option=3), "SCAFFOLD: option is 3; it must be 1 or 2"),
+        (lambda: SCAFFOLD(lr=0.0), "SCAFFOLD: lr is 0.0; it must be greater than 0"),
+        (lambda: FedSGD(lr=0.0), "FedSGD: lr is 0.0; it must be greater than 0"),
+        (lambda: FedSGD(batch_size=0), "FedSGD: batch_size is 0; it must be 1 or more, or None"),
+        (lambda: FedSGD(weighting="rows"), 'FedSGD: weighting is "rows"'),
+        (lambda: Newton(tolerance=0.0), "Newton: tolerance is 0.0; it must be greater than 0"),
+        (lambda: Logistic(l2=-1.0), "Logistic: l2 is -1.0; it must be 0 or more"),
+        (lambda: Softmax(init="ones"), 'Softmax: init is "ones"; it must be "zeros" or "uniform"'),
+    ],
+)
+def test_setting_out_of_range_is_refused(make: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        make()
+
+
+LOGISTIC, BAYES, FITTING = Logistic().build(SCHEMA), GaussianNB().build(SCHEMA), Majority()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "model", "sentence"),
+    [
+        (Newton(), BAYES, r"Newton needs a model with a Hessian \(Linear, .*\); GaussianNBModel has none"),
+        (Newton(), Quadratics([0.0, 0.0]), "Quadratics has none"),
+        (OneShot(), LOGISTIC, r"OneShot needs a model that is solved from sums .*RegressionModel is not"),
+        (FedSGD(), FITTING, "FedSGD needs gradients, which Majority does not give; use FedAvg"),
+        (FedAvg(), BAYES, "FedAvg trains by gradients; GaussianNBModel has none. Use OneShot"),
+        (FedProx(), FITTING, "FedProx corrects gradients, but Majority trains by its own means; use FedAvg"),
+        (SCAFFOLD(), FITTING, "SCAFFOLD corrects gradients, but Majority trains"),
+        (FedAvg(local_steps=3), FITTING, "local_steps of FedAvg would have no effect"),
+        (FedAvg(lr=0.5, batch_size=8), FITTING, "lr, batch_size of FedAvg would have no effect"),
+    ],
+)
+def test_model_that_an_algorithm_cannot_train_ends_the_run(algorithm: Any, model: Any, sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        run_rounds(algorithm, model, CLIENTS, 1)
+
+
+def test_model_that_fits_by_its_own_means_is_averaged() -> None:
+    assert isinstance(FITTING, FittingModel)
+    state = run_rounds(FedAvg(local_epochs=2), FITTING, CLIENTS, 1)
+    assert state.model["mean"] == pytest.approx(0.5)

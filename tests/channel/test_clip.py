@@ -1,0 +1,146 @@
+"""Clipping: nothing within the bound changes, nothing leaves beyond it."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedpact.algorithms.fedavg import FedAvg
+from fedpact.algorithms.newton import Newton
+from fedpact.algorithms.one_shot import OneShot
+from fedpact.channel.channel import Channel, RoundContext
+from fedpact.channel.clip import Clip
+from fedpact.core.errors import ChannelError, UpdateError
+from fedpact.core.messages import Update
+from fedpact.core.vector import Entry, Layout, Vector
+
+ROUND = RoundContext(0)
+floats = st.floats(-1e6, 1e6, width=32)
+
+
+def update(**arrays):
+    vectors = {name: Vector.from_arrays({"x": np.asarray(array)}) for name, array in arrays.items()}
+    return Update("lyon", 0, "delta", averaged=vectors, metrics={"loss": 0.5, "rows": 2})
+
+
+def norm(update):
+    flats = [flat.astype(np.float64) for vector in update.averaged.values() for flat in vector.flats]
+    return math.sqrt(math.fsum(np.concatenate(flats) ** 2))
+
+
+@given(
+    hnp.arrays(np.float32, 30, elements=floats),
+    hnp.arrays(np.float64, 7, elements=floats),
+    st.floats(1e-3, 1e3),
+)
+def test_the_norm_over_all_vectors_together_is_within_the_bound(model, control, bound):
+    clipped = Clip(bound).encode(update(model=model, control=control), ROUND)
+    assert norm(clipped) <= bound * (1 + 1e-6)
+
+
+@given(hnp.arrays(np.float32, 30, elements=st.floats(-10, 10, width=32)), st.floats(0, 2))
+def test_an_update_within_the_bound_is_left_as_it_is_bit_for_bit(model, room):
+    sent = update(model=model)
+    bound = max(sent.averaged["model"].norm() * (1 + room), 1e-3)
+    before = sent.averaged["model"].copy()
+    clipped = Clip(bound).encode(sent, ROUND)
+    assert clipped.averaged["model"] == before
+    assert clipped is sent
+
+
+def test_what_is_larger_is_scaled_to_the_bound_and_keeps_its_direction():
+    # ‖(3, 4)‖ and ‖12‖ are 13 together; a bound of 6.5 halves them all.
+    sent = update(model=[3.0, 4.0], control=[12.0])
+    clipped = Clip(6.5).encode(sent, ROUND)
+    np.testing.assert_allclose(clipped.averaged["model"]["x"], [1.5, 2.0], rtol=1e-15)
+    np.testing.assert_allclose(clipped.averaged["control"]["x"], [6.0], rtol=1e-15)
+    np.testing.assert_array_equal(sent.averaged["model"]["x"], [3.0, 4.0])
+    assert (clipped.client, clipped.metrics) == (sent.client, sent.metrics)
+
+
+def test_clipping_is_over_all_segments_of_a_vector():
+    layout = Layout([Entry("a", (2,)), Entry("b", (1,), "float64"), Entry("c", (1,), role="buffer")])
+    vector = Vector.from_arrays({"a": [2, 4], "b": [5], "c": [2]}, layout)
+    clipped = Clip(0.7).encode(Update("lyon", 0, "delta", averaged={"model": vector}), ROUND)
+    # √(4 + 16 + 25 + 4) = 7.
+    expected = Vector.from_arrays({"a": [0.2, 0.4], "b": [0.5], "c": [0.2]}, layout)
+    for found, wanted in zip(clipped.averaged["model"].flats, expected.flats, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("arrays", [{}, {"model": np.zeros(5, np.float32)}, {"model": np.zeros((0, 3))}])
+def test_an_update_of_zeros_or_of_nothing_passes(arrays):
+    sent = update(**arrays)
+    assert Clip(1.0).encode(sent, ROUND) is sent
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e200])
+def test_a_norm_that_is_no_number_is_refused(value):
+    with pytest.raises(
+        UpdateError, match=r'client "lyon": the update has norm (nan|inf); lower the learning rate'
+    ):
+        Clip(1.0).encode(update(model=[1.0, value], control=[1.0]), ROUND)
+
+
+def test_a_large_finite_norm_is_clipped():
+    clipped = Clip(1.0).encode(update(model=[1e150, 0.0], control=[1e150]), ROUND)
+    assert norm(clipped) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, math.nan, math.inf])
+def test_a_bound_that_is_no_positive_number_is_refused(bound):
+    with pytest.raises(ChannelError, match=r"Clip: norm is .*; it must be a positive number"):
+        Clip(bound)
+
+
+@pytest.mark.parametrize("algorithm", [Newton(), OneShot()], ids=lambda a: type(a).__name__)
+def test_statistics_have_no_norm_to_clip(algorithm):
+    with pytest.raises(
+        ChannelError, match=f"{type(algorithm).__name__} send sums of statistics; take Clip out"
+    ):
+        Channel([Clip(1.0)], algorithm)
+
+
+def test_several_clips_are_as_tight_as_the_tightest():
+    channel = Channel([Clip(2.0), Clip(0.5)], FedAvg())
+    context = channel.context(3)
+    assert (context.round, context.sensitivity) == (3, 0.5)
+    assert norm(channel.encode(update(model=[30.0, 40.0]), context)) == pytest.approx(0.5)
+
+
+def test_an_empty_channel_changes_nothing():
+    channel = Channel([], Newton())
+    sent = update(model=[3.0])
+    assert channel.encode(sent, channel.context(0)) is sent
+    assert channel.context(0).sensitivity == math.inf
+
+
+def test_stages_run_first_to_last_at_the_client_and_last_to_first_at_the_server():
+    class Named:
+        bound = math.inf
+
+        def __init__(self, name, trace):
+            self.name, self.trace = name, trace
+
+        def check(self, before, algorithm):
+            self.trace.append((self.name, "check", len(before)))
+
+        def encode(self, update, context):
+            self.trace.append((self.name, "encode"))
+            return replace(update, metrics={**update.metrics, self.name: 1})
+
+        def decode(self, aggregate, context):
+            self.trace.append((self.name, "decode"))
+            return aggregate
+
+    trace = []
+    channel = Channel([Named("a", trace), Named("b", trace)], FedAvg())
+    assert trace == [("a", "check", 0), ("b", "check", 1)]
+    encoded = channel.encode(update(), channel.context(0))
+    channel.decode(encoded, channel.context(0))
+    assert trace[2:] == [("a", "encode"), ("b", "encode"), ("b", "decode"), ("a", "decode")]
+    assert {"a", "b"} <= encoded.metrics.keys()

@@ -1,0 +1,144 @@
+"""Registries: a job's parts by name, there and back, and what is wrong in words."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from fedpact.algorithms import ALGORITHMS, PARTS
+from fedpact.algorithms.fedavg import FedAvg
+from fedpact.algorithms.optimizers import SGD, Adam
+from fedpact.algorithms.schedules import CosineDecay, Warmup
+from fedpact.channel import TRANSFORMS
+from fedpact.core.errors import ConfigError
+from fedpact.data import STEPS
+from fedpact.engine.stop import STOP_RULES
+
+
+def through_json(spec):
+    return json.loads(json.dumps(spec))
+
+
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_every_algorithm_survives_being_written_down(name):
+    algorithm = ALGORITHMS.build(name)
+    spec = ALGORITHMS.describe(algorithm)
+    assert spec["name"] == name
+    assert ALGORITHMS.build(through_json(spec)) == algorithm
+    assert ALGORITHMS.describe(ALGORITHMS.build(through_json(spec))) == spec
+
+
+@pytest.mark.parametrize("registry", [ALGORITHMS, PARTS, TRANSFORMS, STEPS, STOP_RULES], ids=lambda r: r.what)
+def test_every_name_leads_to_a_class_of_that_name_with_a_summary(registry):
+    for name in registry:
+        assert registry.load(name).__name__ == name
+        assert registry.summary(name)
+
+
+def test_parts_within_parts_survive_being_written_down():
+    algorithm = FedAvg(
+        lr=0.1,
+        optimizer=SGD(momentum=0.9, nesterov=True),
+        server_optimizer=Adam(eps=1e-3),
+        lr_schedule=Warmup(3, then=CosineDecay(20)),
+    )
+    spec = ALGORITHMS.describe(algorithm)
+    assert spec["lr_schedule"]["then"]["name"] == "CosineDecay"
+    assert ALGORITHMS.build(through_json(spec)) == algorithm
+
+
+def test_a_part_may_be_given_by_its_name_alone():
+    assert ALGORITHMS.build({"name": "FedAvg", "server_optimizer": "Adam"}).server_optimizer == Adam()
+
+
+def test_names_are_read_in_any_case():
+    assert ALGORITHMS.build("fedavg") == FedAvg()
+    assert ALGORITHMS.describe(ALGORITHMS.build("FEDAVG"))["name"] == "FedAvg"
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("FedAvgg", r'there is no algorithm "FedAvgg"\. Did you mean "FedAvg"\? Known: Cyclic, '),
+        (
+            {"name": "FedAvg", "lrr": 1.0},
+            r'algorithm FedAvg has no setting "lrr"\. Did you mean "lr"\? It has: lr, ',
+        ),
+        ({"name": "FedAvg", "lr": "fast"}, "\"lr\" is 'fast'; it must be float"),
+        ({"name": "FedAvg", "lr": True}, '"lr" is True; it must be float'),
+        ({"name": "FedAvg", "lr": None}, '"lr" is None; it must be float'),
+        ({"name": "FedAvg", "lr": [0.1]}, r'"lr" is \(0.1,\); it must be float'),
+        ({"name": "FedAvg", "local_steps": 2.5}, r'"local_steps" is 2.5; it must be int or None'),
+        ({"name": "FedAvg", "shuffle": 1}, '"shuffle" is 1; it must be bool'),
+        (
+            {"name": "FedAvg", "weighting": "exampels"},
+            "\"weighting\" is 'exampels'; it must be 'examples' or 'uniform'",
+        ),
+        ({"name": "SCAFFOLD", "option": True}, '"option" is True'),
+        (
+            {"name": "FedAvg", "server_optimizer": "Adm"},
+            r'no optimiser or schedule "Adm"\. Did you mean "Adam"',
+        ),
+        ({"name": "FedAvg", "server_optimizer": 3}, '"server_optimizer" is 3; it must be Optimizer'),
+        ({"name": "FedAvg", "server_optimizer": "Constant"}, r"is Constant\(\); it must be Optimizer"),
+        ({"name": "FedAvg", "lr_schedule": {"name": "Adam"}}, r"is Adam\(.*\); it must be Schedule"),
+        ({"name": "FedAvg", "server_optimizer": {"lr": 1}}, r'the optimiser or schedule needs a "name"; got'),
+        (
+            {"name": "FedAvg", "server_optimizer": {"name": "Adam", "beta": 1}},
+            r'Adam has no setting "beta"\. Did you mean "betas"',
+        ),
+        ({"name": "FedAvg", "lr": -1.0}, r"FedAvg: lr is -1\.0"),
+        ({"name": 3}, r'the algorithm needs a "name"; got 3'),
+        ({"lr": 3}, r'the algorithm needs a "name"; got {\'lr\': 3}'),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_specification_is_said(spec, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        ALGORITHMS.build(spec)
+
+
+def test_a_setting_that_is_missing_is_named():
+    with pytest.raises(ConfigError, match=r"channel stage Clip: .*norm"):
+        TRANSFORMS.build("Clip")
+
+
+def test_a_specification_is_left_as_it_was():
+    spec = {"name": "FedAvg", "server_optimizer": {"name": "Adam"}}
+    ALGORITHMS.build(spec)
+    assert spec == {"name": "FedAvg", "server_optimizer": {"name": "Adam"}}
+
+
+def test_an_int_is_a_float_where_a_float_is_wanted():
+    built = ALGORITHMS.build({"name": "FedAvg", "lr": 1, "max_grad_norm": 2, "local_steps": 3})
+    assert (type(built.lr), type(built.max_grad_norm), type(built.local_steps)) == (float, float, int)
+    one, same = (json.dumps(ALGORITHMS.describe(FedAvg(lr=lr))) for lr in (1, 1.0))
+    assert one == same
+
+
+def test_numpys_numbers_are_written_as_plain_ones():
+    spec = ALGORITHMS.describe(FedAvg(lr=np.float32(0.5), local_steps=np.int64(3)))
+    assert (through_json(spec)["lr"], through_json(spec)["local_steps"]) == (0.5, 3)
+    assert ALGORITHMS.build({"name": "FedAvg", "lr": np.float64(0.5)}).lr == 0.5
+
+
+def test_a_list_is_a_tuple_in_a_part_and_a_list_in_its_description():
+    step = STEPS.build({"name": "Standardize", "columns": ["age", "bmi"]})
+    assert step.columns == ("age", "bmi")
+    assert STEPS.describe(step)["columns"] == ["age", "bmi"]
+
+
+def test_a_class_that_is_not_registered_cannot_be_described():
+    @dataclass(frozen=True)
+    class FedAvgg:
+        pass
+
+    with pytest.raises(ConfigError, match=r'is not a registered algorithm\. Did you mean "FedAvg"'):
+        ALGORITHMS.describe(FedAvgg())
+
+
+def test_another_class_of_a_registered_name_cannot_be_described():
+    impostor = dataclass(frozen=True)(type("FedAvg", (), {}))
+    with pytest.raises(ConfigError, match="is not a registered algorithm"):
+        ALGORITHMS.describe(impostor())

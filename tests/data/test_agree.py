@@ -1,0 +1,187 @@
+"""What clients agree on before anything is trained: classes, kinds of label, shapes of examples."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpact.core.errors import DataError
+from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
+from fedpact.data.agree import MOST_CLASSES, Agreement, AgreeOnRows, Labels, classes_of, labels_of
+from fedpact.engine.in_process import InProcess
+from fedpact.engine.population import InMemory
+from fedpact.engine.rounds import Rules, hold_to_end
+
+
+def client(id, labels, test=None, shape=(2,)):
+    def rows(y):
+        return Rows(np.zeros((len(y), *shape)), np.asarray(y))
+
+    return ClientData(id, rows(labels), None if test is None else rows(test))
+
+
+def agree(*clients, wanted=None):
+    rules = Rules(quorum=1.0, fatal=(DataError,))
+    return hold_to_end(InProcess(), AgreeOnRows(wanted), None, InMemory(clients), rules, Seed.of(0))
+
+
+def labels(*clients, wanted=None):
+    return agree(*clients, wanted=wanted).labels
+
+
+def encoded(labels, values):
+    return labels.encode(labels_of(Rows(np.zeros(len(values)), np.asarray(values))))
+
+
+def test_classes_are_those_of_all_clients_in_order():
+    assert labels(client("a", ["no", "yes"]), client("b", ["yes"])) == Labels("binary", ("no", "yes"))
+    assert labels(client("a", [3, 1]), client("b", [2, 1])) == Labels("multiclass", (1, 2, 3))
+
+
+def test_classes_may_occur_at_one_client_alone_or_in_test_rows_alone():
+    assert labels(client("a", [0, 0]), client("b", [1, 1])).classes == (0, 1)
+    assert labels(client("a", [0], test=[2]), client("b", [1])).classes == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([0, 1], np.uint8),
+        np.array([0.0, 1.0]),
+        np.array([False, True]),
+        np.array([0, 1.0, True], object),
+    ],
+    ids=lambda v: str(v.dtype),
+)
+def test_one_and_true_and_1_point_0_are_the_same_class(values):
+    agreed = labels(client("a", values), client("b", [0, 1]))
+    assert agreed == Labels("binary", (0, 1))
+    assert all(type(label) is int for label in agreed.classes)
+    np.testing.assert_array_equal(encoded(agreed, values), [0, 1, 1][: len(values)])
+
+
+def test_text_that_looks_like_numbers_is_text():
+    assert labels(client("a", ["1", "2"]), client("b", ["10"])).classes == ("1", "10", "2")
+
+
+@given(st.lists(st.sampled_from(["α", "b", "C", "10", " "]), min_size=1, max_size=20))
+def test_labels_are_indexes_of_classes_and_back(values):
+    classes = (" ", "10", "C", "b", "α")
+    known = Labels("multiclass", classes)
+    index = encoded(known, values)
+    assert index.dtype == np.int64
+    np.testing.assert_array_equal(index, [classes.index(value) for value in values])
+    np.testing.assert_array_equal(classes_of(known, np.eye(5)[index]), values)
+
+
+def test_objects_are_labels_too():
+    assert labels(client("a", np.array(["no", "yes"], object)), client("b", ["no"])).classes == ("no", "yes")
+    assert labels(client("a", np.array([1, 2.0, np.int64(3)], object))).classes == (1, 2, 3)
+    assert labels(client("a", pd.Series(["x", "y"]).to_numpy())).classes == ("x", "y")
+
+
+def test_an_unknown_class_is_named_with_its_row_and_the_nearest():
+    with pytest.raises(DataError, match=r"""label 'yess' in row 3 .* \(no, yes\)\. Did you mean "yes"\?"""):
+        encoded(Labels("binary", ("no", "yes")), ["no", "yes", "yess"])
+    with pytest.raises(DataError, match=r"label 2 in row 2 .*\(0, 1\)"):
+        encoded(Labels("binary", (0, 1)), [1.0, 2.0])
+
+
+def test_numbers_with_fractions_are_predicted_as_numbers():
+    assert labels(client("a", [0.5, 1.5]), client("b", [2.0])) == Labels("regression")
+    np.testing.assert_array_equal(encoded(Labels("regression"), [1, 2]), [1.0, 2.0])
+    assert encoded(Labels("regression"), [1, 2]).dtype == np.float64
+
+
+def test_very_many_whole_numbers_are_no_classes():
+    assert labels(client("a", np.arange(MOST_CLASSES))).kind == "multiclass"
+    assert labels(client("a", np.arange(MOST_CLASSES + 1))) == Labels("regression")
+
+
+def test_whole_numbers_are_predicted_as_numbers_by_a_regression():
+    assert labels(client("a", [1, 2, 3]), wanted="regression") == Labels("regression")
+
+
+@pytest.mark.parametrize(
+    ("clients", "wanted", "sentence"),
+    [
+        (
+            [client("lyon", [0, 1]), client("nice", ["no", "yes"])],
+            None,
+            'labels of client "lyon" are numbers, those of client "nice" are not',
+        ),
+        ([client("lyon", ["no", "yes"])], "regression", 'labels of client "lyon" are no numbers'),
+        (
+            [client("lyon", [0.5, 1.5]), client("nice", [0, 1])],
+            "binary",
+            'labels of client "lyon" are continuous numbers, but classes are predicted',
+        ),
+        ([client("lyon", [1, 1]), client("nice", [1])], None, "all rows of all clients have the label 1"),
+        ([client("lyon", ["x"], test=["x"])], "binary", "all rows of all clients have the label 'x'"),
+        (
+            [client("lyon", [0, 1]), client("nice", [0, 1], shape=(3,))],
+            None,
+            r'client "lyon" are arrays of shape \(2,\), those of client "nice" arrays of shape \(3,\)',
+        ),
+        ([client("lyon", [0.5, np.nan])], None, 'client "lyon", training rows: .* row 2'),
+        ([client("lyon", [0.5, 1.5], test=[np.inf])], None, 'client "lyon", test rows: .* row 1'),
+        ([client("lyon", np.array(["no", None], object))], None, 'client "lyon", training rows: .* row 2'),
+        ([client("lyon", np.array(["no", np.nan], object))], None, 'client "lyon", training rows: .* row 2'),
+        ([client("lyon", np.array([1, pd.NA], object))], None, 'client "lyon", training rows: .* row 2'),
+        ([client("lyon", np.array([1, "no"], object))], None, "mix numbers and text: row 2"),
+        ([client("lyon", ["no", "yes"], test=[0, 1])], None, 'client "lyon", test rows: .* are numbers'),
+        (
+            [client("lyon", np.array(["2020-01-01"], "M8[D]"))],
+            None,
+            r"dtype datetime64\[D\]; give numbers or text",
+        ),
+        ([client("lyon", np.zeros((3, 2)))], None, "3 rows and labels of shape"),
+        (
+            [ClientData("lyon", Rows(np.zeros((2, 2))))],
+            None,
+            'client "lyon", training rows: there are no labels',
+        ),
+    ],
+)
+def test_what_clients_cannot_agree_on_is_said(clients, wanted, sentence):
+    with pytest.raises(DataError, match=sentence):
+        agree(*clients, wanted=wanted)
+
+
+def test_text_is_no_number_to_a_model_that_predicts_numbers():
+    with pytest.raises(DataError, match="text, but the model predicts numbers"):
+        encoded(Labels("regression"), ["no"])
+
+
+def test_shapes_are_those_of_one_example():
+    assert agree(client("a", [0, 1], shape=(8, 8, 3))) == Agreement(Labels("binary", (0, 1)), (8, 8, 3))
+    assert agree(client("a", [0, 1], shape=())).shape == ()
+
+
+def test_rows_of_a_table_have_no_shape_of_their_own():
+    def table(id):
+        return ClientData(id, Rows(pd.DataFrame({"x": [1, 2]}), np.array([0, 1])))
+
+    assert agree(table("a"), table("b")).shape is None
+    with pytest.raises(
+        DataError, match=r'"a" are rows of a table, those of client "b" arrays of shape \(2,\)'
+    ):
+        agree(table("a"), client("b", [0, 1]))
+
+
+def test_predictions_stand_for_classes():
+    binary = Labels("binary", ("no", "yes"))
+    np.testing.assert_array_equal(classes_of(binary, np.array([0.2, 0.5, 0.51])), ["no", "no", "yes"])
+    several = Labels("multiclass", (1, 5, 9))
+    np.testing.assert_array_equal(classes_of(several, np.array([[0.1, 0.2, 0.7], [0.5, 0.5, 0]])), [9, 1])
+    values = np.array([1.5, -2.0])
+    np.testing.assert_array_equal(classes_of(Labels("regression"), values), values)
+
+
+def test_a_new_client_is_held_to_what_was_agreed():
+    agreed = labels(client("a", ["no", "yes"]))
+    with pytest.raises(DataError, match="'maybe' in row 1"):
+        encoded(agreed, ["maybe"])
+    assert encoded(agreed, np.array([], "U3")).size == 0

@@ -1,0 +1,117 @@
+"""The sampler: who is asked, from the job's seed alone, and nobody more often than another."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpact.core.errors import ConfigError
+from fedpact.core.messages import Cohort, Cycle, Everyone, Named
+from fedpact.core.seeds import Seed
+from fedpact.engine.sampler import check_cohort, choose, count_of
+
+SEED = Seed.of(3)
+IDS = [f"client {i:02d}" for i in range(20)]
+
+
+def cohort(number, round=0, ids=IDS, seed=SEED):
+    return choose(Cohort(), ids, number, round, seed)
+
+
+@given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_cohort_has_the_size_asked_for_and_nobody_twice(total, size, round, seed):
+    chosen = choose(Cohort(), IDS[:total], size, round, Seed.of(seed))
+    assert len(chosen) == min(size, total)
+    assert chosen == sorted(set(chosen))
+    assert set(chosen) <= set(IDS[:total])
+
+
+def test_a_cohort_is_drawn_from_the_seed_and_the_round_alone():
+    assert [cohort(5, r) for r in range(10)] == [cohort(5, r) for r in range(10)]
+    assert cohort(5, 0) != cohort(5, 1)
+    assert cohort(5, 0) != cohort(5, 0, seed=Seed.of(4))
+    # These must never change: a resumed run asks the clients that an uninterrupted one asks.
+    assert [int(id[-2:]) for id in cohort(5)] == [4, 5, 7, 9, 15]
+
+
+def test_no_number_means_everybody_and_so_does_everyone():
+    assert cohort(None) == IDS
+    assert choose(Everyone(), IDS, 3, 0, SEED) == IDS
+
+
+@pytest.mark.parametrize(
+    ("share", "total", "size"),
+    [(0.5, 20, 10), (0.5, 5, 3), (0.01, 20, 1), (1.0, 7, 7), (0.07, 100, 7), (0.55, 100, 55), (1 / 3, 3, 1)],
+)
+def test_a_share_is_rounded_up(share, total, size):
+    assert count_of(share, total) == size
+    assert len(cohort(share, ids=[str(i) for i in range(total)])) == size
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000))
+def test_a_share_written_in_percent_is_exact(percent, total):
+    # In floats 0.07 · 100 is 7.000000000000001, whose ceiling is 8.
+    assert count_of(float(f"{percent / 1000:.3f}"), total) == -(-percent * total // 1000)
+
+
+def test_every_client_is_asked_equally_often():
+    # A client is in 5 of 20 of 2,000 rounds: Σ (n − 500)²/500 · (20 − 1)/(20 − 5) is χ² with 19 degrees of
+    # freedom, for drawing without replacement; below 50.8 but once in 10^4.
+    counts = dict.fromkeys(IDS, 0)
+    for round in range(2000):
+        for id in cohort(5, round):
+            counts[id] += 1
+    deviations = np.array(list(counts.values())) - 500
+    assert np.sum(deviations**2) / 500 * 19 / 15 < 50.8
+    assert np.any(deviations != 0)
+
+
+def test_pairs_of_clients_are_asked_together_equally_often():
+    # Each of 190 pairs is in a cohort of 5 with probability 20/380; of 2,000 rounds that is 105.3 ± 10.
+    together = np.zeros((20, 20))
+    for round in range(2000):
+        chosen = [IDS.index(id) for id in cohort(5, round)]
+        together[np.ix_(chosen, chosen)] += 1
+    pairs = together[np.triu_indices(20, 1)]
+    assert np.abs(pairs - 2000 * 20 / 380).max() < 5 * 10
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_cycle_asks_everybody_once_in_every_pass(shuffle):
+    asked = [choose(Cycle(shuffle), IDS, None, round, SEED) for round in range(60)]
+    assert all(len(ids) == 1 for ids in asked)
+    for turn in range(3):
+        assert sorted(ids[0] for ids in asked[20 * turn : 20 * turn + 20]) == IDS
+
+
+def test_a_cycle_goes_by_name_or_in_a_new_order_every_pass():
+    passes = {
+        shuffle: [
+            [choose(Cycle(shuffle), IDS, None, 20 * turn + i, SEED)[0] for i in range(20)]
+            for turn in range(2)
+        ]
+        for shuffle in (False, True)
+    }
+    assert passes[False] == [IDS, IDS]
+    assert passes[True][0] != passes[True][1] != IDS
+
+
+def test_a_cycle_over_nobody_asks_nobody():
+    assert choose(Cycle(), [], None, 0, SEED) == []
+    assert choose(Cohort(), [], 0.5, 0, SEED) == []
+
+
+def test_named_clients_are_asked_in_the_order_given():
+    assert choose(Named((IDS[7], IDS[2])), IDS, 1, 0, SEED) == [IDS[7], IDS[2]]
+
+
+def test_a_named_client_that_is_not_there_is_an_error():
+    with pytest.raises(ConfigError, match='client "lyon" is asked by name but is not there in round 4'):
+        choose(Named((IDS[0], "lyon")), IDS, None, 4, SEED)
+
+
+def test_a_cohort_larger_than_the_population_is_refused():
+    with pytest.raises(ConfigError, match="cohort is 21 clients, but there are only 20; ask for at most 20"):
+        check_cohort(21, 20)
+    for fine in (20, 1, 0.5, 1.0, None):
+        check_cohort(fine, 20)
