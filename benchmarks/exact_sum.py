@@ -45,8 +45,3 @@ def _seconds(work: Callable[[], None]) -> float:
         work()
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-if __name__ == "__main__":
-    for name, value in measure().items():
-        print(f"{name:<60} {value:.2f}")

@@ -16,7 +16,8 @@ class Reference(griffe.Extension):
         packages = [pkg]
         for package in packages:
             package.exports = None
-            packages += [module for module in package.modules.values() if module.is_init_module]
+            own = [module for module in package.modules.values() if not module.is_alias]
+            packages += [module for module in own if module.is_init_module]
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Fence the doctests of one docstring: Markdown would take their >>> for a quotation."""

@@ -33,12 +33,6 @@ _TAU = 1e-8
 _REDDI: dict[str, Any] = {"bias_correction": False, "initial_accumulator": 0.0}
 _BETAS = (0.9, 0.999)
 
-# FLamby's FedAdagrad steps along a moving average of the updates (β₁ = 0.9), fp.FedAdagrad along the last one.
-# Adam whose second moment forgets nothing is Adagrad with a moving average: β₂ = 1 − 2⁻⁴⁰ makes v = 2⁻⁴⁰·Σ g²,
-# the root of which is taken out of the rate and of τ.
-_ROOT = 2.0**-20
-_ADAGRAD_WITH_AVERAGE = fp.Adam(betas=(0.9, 1 - _ROOT**2), eps=_TAU * _ROOT, **_REDDI)
-
 METHODS: dict[str, fp.FedAvg] = {
     "FedAvg": fp.FedAvg(lr=0.001, **_LOCAL),
     "FedProx": fp.FedProx(lr=0.001, mu=0.01, **_LOCAL),
@@ -47,18 +41,16 @@ METHODS: dict[str, fp.FedAvg] = {
     "FedAdam": fp.FedAdam(
         lr=0.01, server_lr=0.01, server_optimizer=fp.Adam(betas=_BETAS, eps=_TAU, **_REDDI), **_LOCAL
     ),
-    "FedAdagrad": fp.FedAvg(
-        lr=0.003162, server_lr=0.316228 * _ROOT, server_optimizer=_ADAGRAD_WITH_AVERAGE, **_LOCAL
+    "FedAdagrad": fp.FedAdagrad(
+        lr=0.003162, server_lr=0.316228, server_optimizer=fp.Adagrad(beta1=_BETAS[0], eps=_TAU), **_LOCAL
     ),
     "FedYogi": fp.FedYogi(
         lr=0.003162, server_lr=0.01, server_optimizer=fp.Yogi(betas=_BETAS, eps=_TAU, **_REDDI), **_LOCAL
     ),
 }
+# FLamby's FedAdagrad steps along a moving average of the updates, fp.FedAdagrad by default along the last one.
 ADAGRAD_WITHOUT_AVERAGE = fp.FedAdagrad(
-    lr=0.003162,
-    server_lr=0.316228,
-    server_optimizer=fp.Adagrad(eps=_TAU, initial_accumulator=0.0),
-    **_LOCAL,
+    lr=0.003162, server_lr=0.316228, server_optimizer=fp.Adagrad(eps=_TAU), **_LOCAL
 )
 
 

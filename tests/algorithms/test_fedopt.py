@@ -12,6 +12,7 @@ import pytest
 
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
+from fedpact.algorithms.optimizers import Adagrad
 from tests.federation import Quadratics, quadratic, run_rounds
 
 TAU = 1e-3
@@ -59,8 +60,13 @@ def algorithm_2(
         (FedYogi(**LOCAL), yogi, BETA1),
         # The paper runs FedAdagrad without momentum: β₁ = 0.
         (FedAdagrad(**LOCAL), adagrad, 0.0),
+        (
+            FedAdagrad(server_optimizer=Adagrad(BETA1, TAU, initial_accumulator=TAU**2), **LOCAL),
+            adagrad,
+            BETA1,
+        ),
     ],
-    ids=["FedAdam", "FedYogi", "FedAdagrad"],
+    ids=["FedAdam", "FedYogi", "FedAdagrad", "FedAdagrad with momentum"],
 )
 def test_server_steps_are_those_of_algorithm_2(
     algorithm: FedAvg,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fedpact.algorithms.newton import Newton, NewtonState
+from fedpact.core.messages import Accumulator
 from fedpact.core.model import Schema
 from fedpact.learn.linear import Linear, Logistic, Softmax
 from tests.federation import SEED, run_rounds, split
@@ -85,6 +86,21 @@ def test_separable_rows_with_a_penalty_converge() -> None:
         state = fit(Logistic(l2), X, y)
         assert state.converged
         assert gradient_norm(Logistic(l2), state, X, y) < 1e-9
+
+
+def test_client_that_is_gone_leaves_the_others_to_converge_at_once() -> None:
+    # Without its rows the objective is another and rises here, which says nothing about the step.
+    clients, algorithm = split(X, Y, SIZES), Newton()
+    model = Logistic(0.01).build(Schema("binary", (4,), (0, 1)))
+    state = run_rounds(algorithm, model, clients, 3)
+    while task := algorithm.task(state):
+        accumulator = Accumulator(task, 65536.0, 300, 2)
+        for client in clients[1:]:
+            accumulator.add(algorithm.client(model, task, client, {}, SEED)[0])
+        state = algorithm.server(model, state, accumulator.aggregate())
+    assert state.round < 10
+    alone = run_rounds(algorithm, model, clients[1:], 20)
+    assert state.model.flats[0] == pytest.approx(alone.model.flats[0], abs=1e-9)
 
 
 def test_steps_that_go_too_far_are_halved() -> None:

@@ -22,7 +22,7 @@ from fedpact.core import Entry, Layout, Vector
 from fedpact.core.errors import ModelError
 from fedpact.core.vector import STORAGE
 from fedpact.store.checkpoint import Checkpoints
-from fedpact.store.modelfile import load_model, read_weights, save_model
+from fedpact.store.modelfile import load_model, read_metadata, read_weights, save_model
 
 METADATA = {"model": {"name": "Logistic", "l2": 0.1}, "classes": ["no", "yes"], "means": [0.1, 1e-300]}
 
@@ -73,7 +73,7 @@ def test_weights_come_back_in_every_bit_whatever_their_dtype(path: Path, vector:
 def test_model_file_gives_the_arrays_with_their_dtypes_and_the_metadata(path: Path, vector: Vector) -> None:
     save_model(path, vector, METADATA)
     arrays, metadata = load_model(path)
-    assert metadata == METADATA
+    assert metadata == METADATA == read_metadata(path)
     assert arrays.keys() == {entry.name for entry in vector.layout.entries}
     for entry in vector.layout.entries:
         dtype, array = arrays[entry.name]
@@ -105,6 +105,51 @@ def test_trained_and_frozen_parts_go_into_one_file(path: Path) -> None:
     }
 
 
+def frozen_part(values: Any = (1, np.nan, np.inf)) -> Vector:
+    vector = Vector.zeros(Layout([Entry("body", (3,), aliases=("twin",))]))
+    vector["body"] = values
+    return vector
+
+
+@pytest.mark.parametrize("also", [(), ("body",), ("twin",), ("body", "twin")])
+def test_weights_are_read_with_the_frozen_parameters_in_the_file_or_without(
+    path: Path, also: tuple[str, ...]
+) -> None:
+    trained, frozen = one("float32", [1, 2]), frozen_part()
+    state = {"w": trained["w"], **dict.fromkeys(also, frozen["body"])}
+    save_file(state, path)
+    assert read_weights(path, trained.layout, frozen) == trained
+    torch.save({name: torch.from_numpy(array) for name, array in state.items()}, path)
+    assert read_weights(path, trained.layout, frozen) == trained
+
+
+def test_weights_with_other_values_for_a_frozen_parameter_are_refused(path: Path) -> None:
+    trained, frozen = one("float32", [1, 2]), frozen_part()
+    refusal = (
+        r'has other values for "body", which is frozen in this model; build the model from a module that has'
+    )
+    for values in ((1, np.nan, 2), (1, -np.nan, np.inf), (1, np.nan, -np.inf)):
+        save_model(path, {"trained": trained, "frozen": frozen_part(values)}, {})
+        with pytest.raises(ModelError, match=refusal):
+            read_weights(path, trained.layout, frozen)
+
+
+def test_a_frozen_parameter_is_compared_as_the_model_would_hold_it(path: Path) -> None:
+    trained, frozen = one("float32", [1, 2]), frozen_part((0.1, 2, 3))
+    save_file({"w": trained["w"], "body": np.array([0.1, 2, 3])}, path)
+    assert read_weights(path, trained.layout, frozen) == trained
+    save_file({"w": trained["w"], "body": np.zeros(4)}, path)
+    with pytest.raises(ModelError, match=r'has "body" \(4,\); the model needs \(3,\)'):
+        read_weights(path, trained.layout, frozen)
+
+
+def test_a_model_file_is_whole_and_must_hold_the_frozen_parameters(path: Path) -> None:
+    trained = one("float32", [1, 2])
+    save_model(path, trained, {})
+    with pytest.raises(ModelError, match=r'does not fit this model: it lacks "body" \(3,\)'):
+        read_weights(path, trained.layout, frozen_part())
+
+
 def test_parts_that_share_a_name_are_refused(path: Path) -> None:
     with pytest.raises(ModelError, match='"w" is in "frozen" and in another part of the model'):
         save_model(path, {"trained": one("float32", 1), "frozen": one("float32", 1)}, {})
@@ -118,8 +163,9 @@ def test_metadata_that_json_cannot_hold_are_refused(path: Path, value: Any) -> N
 
 def test_model_file_of_a_newer_format_is_refused(path: Path) -> None:
     save_file({"a": np.zeros(1)}, path, {"fedpact": '{"format": 2, "written_by": "9.0"}'})
-    with pytest.raises(ModelError, match=r"was written by Fedpact 9.0 in a newer format"):
-        load_model(path)
+    for read in (load_model, read_metadata):
+        with pytest.raises(ModelError, match=r"was written by Fedpact 9.0 in a newer format"):
+            read(path)
 
 
 def test_any_other_safetensors_file_is_no_model_file_but_gives_weights(path: Path) -> None:
@@ -147,6 +193,13 @@ def test_torch_state_dict_gives_weights(tmp_path: Path, new: bool) -> None:
     for name, tensor in state.items():
         bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
         assert weights[name].tobytes() == bits.numpy().tobytes()
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_torch_state_dict_is_known_by_its_bytes_whatever_it_is_called(path: Path, new: bool) -> None:
+    torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=new)
+    assert path.suffix == ".safetensors"
+    assert read_weights(path, Layout([Entry("w", (2,))]))["w"].tolist() == [1, 1]
 
 
 def test_state_dict_with_tied_weights_is_read_by_either_name(tmp_path: Path) -> None:
@@ -345,8 +398,9 @@ def test_checkpoint_is_not_taken_for_a_model_file(tmp_path: Path) -> None:
 def test_missing_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r'weights file ".*none.pt" does not exist'):
         read_weights(tmp_path / "none.pt", Layout([Entry("w", (1,))]))
-    with pytest.raises(ModelError, match=r'model file ".*none" does not exist'):
-        load_model(tmp_path / "none")
+    for read in (load_model, read_metadata):
+        with pytest.raises(ModelError, match=r'model file ".*none" does not exist'):
+            read(tmp_path / "none")
 
 
 def test_model_file_with_a_byte_changed_or_cut_is_refused_or_read_and_nothing_else(path: Path) -> None:

@@ -5,6 +5,7 @@ section 2.
 """
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -48,8 +49,12 @@ class FedSGD:
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise ConfigError(f"FedSGD: lr is {self.lr}; it must be greater than 0.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"FedSGD: batch_size is {self.batch_size}; it must be 1 or more, or None.")
+        if self.batch_size is not None and not (
+            isinstance(self.batch_size, Integral) and self.batch_size > 0
+        ):
+            raise ConfigError(
+                f"FedSGD: batch_size is {self.batch_size}; it must be a whole number, 1 or more, or None."
+            )
         if self.weighting not in ("examples", "uniform"):
             raise ConfigError(f'FedSGD: weighting is "{self.weighting}"; it must be "examples" or "uniform".')
 

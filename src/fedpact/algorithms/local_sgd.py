@@ -6,6 +6,7 @@ ClientUpdate in Algorithm 1.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -68,10 +69,14 @@ class LocalSGD:
         name = type(self).__name__
         if self.local_steps is not None and self.local_epochs is not None:
             raise ConfigError(f"{name}: give local_steps or local_epochs, not both.")
-        for setting in ("local_steps", "local_epochs", "batch_size", "max_grad_norm"):
+        for setting in ("local_steps", "local_epochs", "batch_size"):
             value = getattr(self, setting)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name}: {setting} is {value}; it must be greater than 0.")
+            if value is not None and not (isinstance(value, Integral) and int(value) > 0):
+                raise ConfigError(f"{name}: {setting} is {value}; it must be a whole number, 1 or more.")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ConfigError(
+                f"{name}: max_grad_norm is {self.max_grad_norm}; it must be greater than 0, or None."
+            )
         if not self.lr >= 0:
             raise ConfigError(f"{name}: lr is {self.lr}; it must be 0 or more.")
         if self.weighting not in ("examples", "uniform"):

@@ -31,6 +31,7 @@ class NewtonState:
         model: the point that the next round is asked to judge.
         best: the best point judged so far.
         objective: its objective; infinite before the first round.
+        rows: the number of rows that it was judged on.
         step: the full Newton step from `best`.
         damping: the part of the step that `model` takes.
         converged: whether the step became smaller than the tolerance.
@@ -40,6 +41,7 @@ class NewtonState:
     model: Vector
     best: Vector
     objective: float
+    rows: int
     step: Vector
     damping: float
     converged: bool
@@ -73,7 +75,7 @@ class Newton:
                 f"Newton needs a model with a Hessian (Linear, Logistic, Softmax); {type(model).__name__} has none."
             )
         start = model.initial(seed)
-        return NewtonState(0, start, start, float("inf"), Vector.zeros(start.layout), 1.0, False)
+        return NewtonState(0, start, start, float("inf"), 0, Vector.zeros(start.layout), 1.0, False)
 
     def task(self, state: NewtonState) -> Task | None:
         """Ask every client for the loss, gradient and Hessian at the present point."""
@@ -110,7 +112,9 @@ class Newton:
         objective = float(aggregate.sum("loss")) / rows + 0.5 * float(penalty @ np.square(weights))
         # Rounding alone may raise the objective by a few units in the last place near the optimum.
         slack = 1e-12 * max(1.0, abs(objective))
-        if not objective <= state.objective + slack and state.damping > _LEAST_DAMPING:
+        worse = not objective <= state.objective + slack
+        # When clients fail or come back, objectives are of other rows and say nothing about the step.
+        if worse and rows == state.rows and state.damping > _LEAST_DAMPING:
             return _moved(replace(state, damping=state.damping / 2))
         gradient = aggregate.sum("gradient") / rows + penalty * weights
         hessian = np.zeros((weights.size, weights.size))
@@ -122,13 +126,12 @@ class Newton:
         step.flats[0][:] = _newton_step(hessian, gradient, unit)
         converged = bool(np.all(np.abs(step.flats[0]) <= self.tolerance * (np.abs(weights) + unit)))
         return _moved(
-            replace(state, best=state.model, objective=objective, step=step, damping=1.0, converged=converged)
+            NewtonState(state.round, state.model, state.model, objective, rows, step, 1.0, converged)
         )
 
 
 # A step of less than a millionth that still does not help means that rounding has the last word.
 _LEAST_DAMPING = 1e-6
-
 
 # Of a Hessian in its own units, what rounding leaves of an eigenvalue of 0.
 _SINGULAR = 1e-13

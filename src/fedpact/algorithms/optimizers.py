@@ -261,9 +261,11 @@ class Adagrad:
     """Steps scaled by the sum of all squared gradients: v ← v + g², w ← w − lr·g / (√v + eps).
 
     Duchi et al., "Adaptive Subgradient Methods", JMLR 2011, in the form of `torch.optim.Adagrad`. With
-    eps = τ and `initial_accumulator` = τ² it is FedAdagrad with β₁ = 0: Reddi et al., ICLR 2021, Algorithm 2.
+    eps = τ and `initial_accumulator` = τ² it is FedAdagrad: Reddi et al., ICLR 2021, Algorithm 2, whose β₁
+    steps along a moving average of the gradients, m ← β₁·m + (1 − β₁)·g, instead of g.
 
     Args:
+        beta1: β₁ in [0, 1); 0 steps along the gradient itself.
         eps: ≥ 0, added outside the root.
         weight_decay: λ ≥ 0; λ·w is added to the gradient.
         lr_decay: ≥ 0; step t uses lr / (1 + (t − 1)·lr_decay).
@@ -273,6 +275,7 @@ class Adagrad:
         ConfigError: a hyper-parameter out of its range.
     """
 
+    beta1: float = 0.0
     eps: float = 1e-10
     weight_decay: float = 0.0
     lr_decay: float = 0.0
@@ -280,9 +283,11 @@ class Adagrad:
 
     def __post_init__(self) -> None:
         _check(self, "eps", "weight_decay", "lr_decay", "initial_accumulator")
+        _check(self, "beta1", below=1)
 
     def slots(self) -> dict[str, float]:
-        return {"sum_of_squares": self.initial_accumulator}
+        moment = {"first_moment": 0.0} if self.beta1 else {}
+        return {**moment, "sum_of_squares": self.initial_accumulator}
 
     def step(
         self, weights: Array, gradient: Array, slots: Mapping[str, Array], count: int, lr: float
@@ -294,6 +299,12 @@ class Adagrad:
         squares += denominator
         _namespace(squares).sqrt(squares, out=denominator)
         denominator += self.eps
+        if self.beta1:
+            moment = slots["first_moment"]
+            moment *= self.beta1
+            gradient *= 1 - self.beta1
+            moment += gradient
+            gradient[...] = moment
         gradient /= denominator
         _descend(weights, gradient, lr / (1 + (count - 1) * self.lr_decay), scratch=gradient)
 

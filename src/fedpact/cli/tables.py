@@ -36,7 +36,7 @@ def metric_table(evaluation: Evaluation) -> "Table":
 def client_table(result: Result) -> tuple["Table", str]:
     """Return what each client did and how well it is served; of many, those served worst; and a note on that."""
     clients, note = result.clients, ""
-    shown = [name for name in _OF_EACH_CLIENT if name in clients.columns]
+    shown = [name for name in _OF_EACH_CLIENT if name in clients.columns and clients[name].notna().any()]
     if len(clients) > _MOST_CLIENTS:
         which = "first"
         if shown:

@@ -42,16 +42,17 @@ class Labels:
             return labels.astype(np.float64)
         index = {label: i for i, label in enumerate(self.classes)}
         values, inverse = np.unique(labels, return_inverse=True)
-        plain = [_plain(value) for value in values]
-        for place, label in enumerate(plain):
-            if label not in index:
-                known = ", ".join(str(c) for c in self.classes[:_CLASSES_SHOWN])
-                more = ", …" if len(self.classes) > _CLASSES_SHOWN else ""
-                raise DataError(
-                    f"the label {label!r} in row {np.argmax(inverse == place) + 1} is a class that the model does "
-                    f"not know ({known}{more}).{suggest(str(label), map(str, self.classes))}"
-                )
-        return np.array([index[label] for label in plain], np.int64)[inverse]
+        places = np.array([index.get(_plain(value), -1) for value in values], np.int64)[inverse]
+        if (places < 0).any():
+            row = int(np.argmax(places < 0))
+            label = _plain(labels[row])
+            known = ", ".join(str(c) for c in self.classes[:_CLASSES_SHOWN])
+            more = ", …" if len(self.classes) > _CLASSES_SHOWN else ""
+            raise DataError(
+                f"the label {label!r} in row {row + 1} is a class that the model does not know ({known}{more})."
+                f"{suggest(str(label), map(str, self.classes))}"
+            )
+        return places
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from fedpact.engine.models import read_model_weights, rebuild_model
 from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import Preparation
 from fedpact.engine.runner import NO_WORK, Progress
-from fedpact.store.files import write_atomically
+from fedpact.store.files import cannot, write_atomically
 from fedpact.store.modelfile import read_metadata, save_model
 
 if TYPE_CHECKING:
@@ -144,9 +144,16 @@ class Result:
         return draw_history(self.history, metric)
 
     def save(self, folder: str | Path) -> None:
-        """Write model, tables and summary into a folder; each file whole or not at all."""
+        """Write model, tables and summary into a folder; each file whole or not at all.
+
+        Raises:
+            FedpactError: a file cannot be written.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot("write", folder, error) from error
         self.fitted.save(folder / _MODEL, self.job)
         for name, table in ((_HISTORY, self.history), (_CLIENTS, self.clients)):
             write_atomically(folder / name, table.to_csv().encode())

@@ -21,10 +21,10 @@ from fedpact.report.words import many
 if TYPE_CHECKING:
     import pandas as pd
 
-# Above so many clients a bar for each, or a row in a table for each, is no longer readable.
-_MOST_BARS = 40
-_MOST_ROWS = 100
+# Above so many clients a bar or a line for each is no longer readable.
+_MOST_CLIENTS = 40
 _MOST_WORST = 25
+_OF_EACH_CLIENT = ("accuracy", "auc", "log_loss", "rmse", "r2")
 _MOST_CLASSES = 12
 _MOST_ROC = 6
 _MOST_FAILURES = 50
@@ -66,6 +66,8 @@ def verdict(result: Result) -> str:
     evaluation = result.evaluation
     if evaluation is None:
         return f"{done} there is a model; no client holds rows aside, so nothing here says how good it is."
+    if not evaluation.rows:
+        return f"{done} there is a model; no client could judge it, so nothing here says how good it is."
     rows, found = int(sum(evaluation.rows.values())), evaluation.metrics
     if "accuracy" in found:
         # Rows of the matrix are true classes.
@@ -152,7 +154,7 @@ def _over_rounds(
 
 
 def _clients(result: Result, labels: "pd.DataFrame | None") -> str:
-    few = len(result.clients) <= _MOST_BARS
+    few = len(result.clients) <= _MOST_CLIENTS
     return page.section(
         "Clients",
         page.charts(*(_client_bars(result, labels) if few else _client_histograms(result))),
@@ -201,8 +203,8 @@ def _client_histograms(result: Result) -> list[tuple[str, str, str]]:
 
 def _client_table(result: Result) -> str:
     clients, note = result.clients, ""
-    shown = [name for name in ("accuracy", "auc", "log_loss", "rmse", "r2") if name in clients.columns]
-    if len(clients) > _MOST_ROWS:
+    shown = [name for name in _OF_EACH_CLIENT if name in clients.columns and clients[name].notna().any()]
+    if len(clients) > _MOST_CLIENTS:
         if shown:
             clients = clients.sort_values(shown[0], ascending=LARGER_IS_BETTER[shown[0]])
         clients = clients.head(_MOST_WORST)
@@ -239,6 +241,8 @@ def _held_out(result: Result) -> list[str]:
     evaluation = result.evaluation
     if evaluation is None:
         return []
+    if not evaluation.rows:
+        return [page.section("On held-out rows", _not_judged(evaluation))]
     classes = [str(each) for each in result.fitted.preparation.labels.classes]
     drawn = [_roc(evaluation, classes), _calibration(evaluation, classes)]
     return [

@@ -47,12 +47,13 @@ th:first-child, td:first-child, th.text, td.text { text-align: left; white-space
 th { white-space: normal; }
 th:first-child, td:first-child { padding-left: 0; } th:last-child, td:last-child { padding-right: 0; }
 tr.strong td { font-weight: 650; background: var(--soft); } tr { break-inside: avoid; }
-td.text { overflow-wrap: anywhere; }
+td.text { overflow-wrap: break-word; min-width: 7rem; }
 .bar { display: flex; align-items: center; justify-content: flex-end; gap: .6rem; }
 .bar i { flex: 1; min-width: 3rem; max-width: 9rem; height: .5rem; background: var(--line); }
 .bar span { min-width: 4.4em; }
 .bar i b { display: block; height: 100%; background: var(--c1); }
-table.matrix { width: auto; } table.matrix td { text-align: center; }
+td.text:last-child { min-width: 14rem; }
+table.matrix { width: auto; } table.matrix td, table.matrix th { text-align: center; }
 td.shade:last-child { padding-right: .7rem; }
 td.shade { background: color-mix(in srgb, var(--c1) var(--p), var(--paper)); }
 pre { background: var(--soft); border: 1px solid var(--line); padding: .9rem 1rem; overflow-x: auto;

@@ -278,8 +278,10 @@ def _torch_state(path: str | Path) -> tuple[dict[str, Entry], dict[str, NDArray[
             f'reading "{path}" needs torch: pip install "fedpact[torch]", or save the weights as safetensors.'
         ) from None
     try:
-        # weights_only builds tensors and containers of them and refuses every other object.
-        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+        # weights_only builds tensors and containers of them and refuses every other object. From a path torch
+        # would take the kind of file by its name.
+        with open(path, "rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception:
         # Damaged files and refused objects end in errors of many kinds.
         raise ModelError(
