@@ -130,6 +130,14 @@ def test_one_integer_of_the_sum_uses_62_bits_and_no_more():
     assert sum_.mean()["x"][0] == 1024.0
 
 
+def test_terms_are_rounded_to_the_nearest_integer():
+    # With range and total 1 an integer stands for 2^-62.
+    layout = Layout([Entry("x", (4,), "float64")])
+    sum_ = FixedPointSum(layout, 1.0, 1.0)
+    sum_.add(vector_of(np.array([0.75, -0.75, 0.25, 1.5]) * 2.0**-62, layout))
+    assert sum_.integers.tolist() == [1, -1, 0, 2]
+
+
 BAD = [math.nan, math.inf, -math.inf, 65537.0, -65536.5]
 
 

@@ -1,7 +1,9 @@
 """Registries: a job's parts by name, there and back, and what is wrong in words."""
 
 import json
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,16 +131,35 @@ def test_a_list_is_a_tuple_in_a_part_and_a_list_in_its_description():
     assert STEPS.describe(step)["columns"] == ["age", "bmi"]
 
 
-def test_a_class_that_is_not_registered_cannot_be_described():
-    @dataclass(frozen=True)
-    class FedAvgg:
-        pass
-
-    with pytest.raises(ConfigError, match=r'is not a registered algorithm\. Did you mean "FedAvg"'):
-        ALGORITHMS.describe(FedAvgg())
+@dataclass(frozen=True)
+class Proximal(FedAvg):
+    mu: float = 0.5
 
 
-def test_another_class_of_a_registered_name_cannot_be_described():
-    impostor = dataclass(frozen=True)(type("FedAvg", (), {}))
-    with pytest.raises(ConfigError, match="is not a registered algorithm"):
-        ALGORITHMS.describe(impostor())
+def test_a_class_of_ones_own_is_named_by_its_place_and_built_from_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_algorithms", SimpleNamespace(Proximal=Proximal))
+    monkeypatch.setattr(Proximal, "__module__", "own_algorithms")
+    described = ALGORITHMS.describe(Proximal(mu=0.25))
+    assert described["name"] == "own_algorithms:Proximal"
+    assert ALGORITHMS.build(described) == Proximal(mu=0.25)
+
+
+def test_another_class_of_a_registered_name_is_not_taken_for_it():
+    impostor = dataclass(frozen=True)(type("FedAvg", (), {"__module__": "elsewhere"}))
+    assert ALGORITHMS.describe(impostor()) == {"name": "elsewhere:FedAvg"}
+
+
+@pytest.mark.parametrize("name", ["no_such_module:X", "json:nothing", ":X"])
+def test_a_place_that_cannot_be_imported_is_named(name):
+    with pytest.raises(ConfigError, match=f'the algorithm "{name}" cannot be imported'):
+        ALGORITHMS.build(name)
+
+
+def test_only_a_dataclass_is_built_from_its_place():
+    with pytest.raises(ConfigError, match='"os:system" is no algorithm: it must be a frozen dataclass'):
+        ALGORITHMS.build({"name": "os:system"})
+
+
+def test_what_is_no_dataclass_cannot_be_described():
+    with pytest.raises(ConfigError, match="is no algorithm; give one of"):
+        ALGORITHMS.describe(FedAvg)

@@ -95,11 +95,11 @@ def test_a_client_that_is_not_there_any_more_is_a_failure_of_its_own():
 def test_a_client_that_takes_too_long_is_given_up_and_the_others_go_on():
     release = threading.Event()
     start = time.perf_counter()
-    lyon, nice, paris = ask({"nice": lambda: release.wait(60)}, timeout_s=0.2)
+    lyon, nice, paris = ask({"nice": lambda: release.wait(60)}, timeout_s=0.5)
     assert time.perf_counter() - start < 5
     assert isinstance(nice.error, TimeoutError)
-    assert str(nice.error) == "no answer within 0.2 s"
-    assert 0.2 <= nice.seconds < 5
+    assert str(nice.error) == "no answer within 0.5 s"
+    assert 0.5 <= nice.seconds < 5
     assert lyon.update is not None
     assert paris.update is not None
     release.set()
@@ -113,7 +113,7 @@ def test_a_late_answer_changes_nothing():
         late.append("done")
 
     answers = []
-    for answer in ask({"nice": wait}, timeout_s=0.2):
+    for answer in ask({"nice": wait}, timeout_s=0.5):
         answers.append(answer)
         if answer.client == "nice":
             # It wakes up while the next client is asked.

@@ -16,7 +16,7 @@ from fedpact.core.registry import Spec
 
 
 class Job(BaseModel):
-    """What is computed, on which data, by which algorithm, for how long.
+    """What is computed, by which algorithm, for how long, and where its clients are found.
 
     Parts are specifications: a name and settings, as `Registry.build` reads them.
 
@@ -115,8 +115,12 @@ class Job(BaseModel):
         return cls.of(settings)
 
     def canonical(self) -> str:
-        """Return the job as canonical JSON: sorted keys, no spaces, UTF-8."""
-        return canonical_json(self.model_dump(mode="json"))
+        """Return the job as canonical JSON: sorted keys, no spaces, UTF-8.
+
+        It says what is computed, not on which rows: `data` is left out, since a job is approved once and every
+        client has rows of its own.
+        """
+        return canonical_json(self.model_dump(mode="json", exclude={"data"}))
 
     @property
     def digest(self) -> str:
@@ -129,7 +133,7 @@ class Job(BaseModel):
 
         A checkpoint may be continued by any job of the same lineage, so that a run can be made longer.
         """
-        settings = self.model_dump(mode="json", exclude={"name", "rounds", "stop", "evaluate_every"})
+        settings = self.model_dump(mode="json", exclude={"name", "data", "rounds", "stop", "evaluate_every"})
         return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
 
 

@@ -42,11 +42,13 @@ class Registry:
         return name in self._entries
 
     def load(self, name: str) -> Any:
-        """Return the class of this name.
+        """Return the class of this name; "package.module:Class" names one that is not registered.
 
         Raises:
             ConfigError: there is none; the nearest name is suggested.
         """
+        if ":" in name:
+            return self._imported(name)
         folded = {entry.casefold(): entry for entry in self._entries}
         if name.casefold() not in folded:
             raise ConfigError(
@@ -55,6 +57,16 @@ class Registry:
             )
         module, _, attribute = self._entries[folded[name.casefold()]].partition(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def _imported(self, name: str) -> Any:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f'the {self.what} "{name}" cannot be imported: {error}.') from None
+        if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+            raise ConfigError(f'"{name}" is no {self.what}: it must be a frozen dataclass.')
+        return found
 
     def summary(self, name: str) -> str:
         """Return the first line of the part's documentation."""
@@ -98,15 +110,19 @@ class Registry:
     def describe(self, part: Any) -> Spec:
         """Return the specification of an object: its name and all its settings.
 
+        An object of a class that is not registered is named by where its class is: "package.module:Class".
+
         Raises:
-            ConfigError: the object is not of a registered class.
+            ConfigError: the object is no dataclass.
         """
+        if not dataclasses.is_dataclass(part) or isinstance(part, type):
+            raise ConfigError(
+                f"{part!r} is no {self.what}; give one of {', '.join(sorted(self._entries))}, or an instance of a "
+                "frozen dataclass of your own."
+            )
         name = type(part).__name__
         if name not in self._entries or type(part) is not self.load(name):
-            raise ConfigError(
-                f"{part!r} is not a registered {self.what}.{suggest(name, self._entries)} "
-                f"Known: {', '.join(sorted(self._entries))}."
-            )
+            name = f"{type(part).__module__}:{type(part).__qualname__}"
         spec: Spec = {"name": name}
         hints = typing.get_type_hints(type(part))
         for field in dataclasses.fields(part):

@@ -40,7 +40,8 @@ class RunFolder:
                 raise ConfigError(
                     f'"{path}" holds a run already: resume it (resume=True, --resume) or choose another folder.'
                 )
-            if before.lineage != job.lineage:
+            other_data = None not in (before.data, job.data) and before.data != job.data
+            if before.lineage != job.lineage or other_data:
                 raise CheckpointError(
                     f'"{path}" holds a run of another job: {_difference(before, job)}. Choose another folder, or '
                     "resume it with the job it was started with."

@@ -9,6 +9,7 @@ from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
+from fedpact.core.messages import Cohort
 from fedpact.core.seeds import Seed
 from fedpact.engine.evaluation import Evaluation, evaluate_clients
 from fedpact.engine.in_process import InProcess
@@ -174,11 +175,17 @@ class Runner:
     def _round(self, progress: Progress) -> None:
         start = time.perf_counter()
         number = len(progress.history)
+        task = self._algorithm.task(progress.state)
+        if self._job.cohort is not None and not isinstance(task.to, Cohort):
+            raise ConfigError(
+                f"{type(self._algorithm).__name__} chooses itself whom it asks, so cohort={self._job.cohort} would "
+                "have no effect; leave cohort out."
+            )
         outcome = hold_round(
             self._engine,
             self._algorithm,
             self._model,
-            self._algorithm.task(progress.state),
+            task,
             self._population,
             progress.kept,
             self._channel,
