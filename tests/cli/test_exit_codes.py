@@ -32,8 +32,12 @@ def test_index_of_exit_codes_links_every_page_and_no_other() -> None:
         (("rounds = 3", "rounds = 0"), 3, "rounds"),
         (("[data]", "[data"), 3, "not valid TOML"),
         (('name = "breast_cancer"', 'label = "y"\nclients = { a = "nowhere.csv" }'), 4, "nowhere.csv"),
-        (('name = "Logistic"', 'name = "Linear"'), 5, "Logistic"),
-        (("[[preprocess]]", '[[channel]]\nname = "GaussianNoise"\n[[preprocess]]'), 6, "Clip"),
+        (('name = "Logistic"', 'name = "Softmax"'), 5, "Logistic"),
+        (
+            ("[[preprocess]]", '[[channel]]\nname = "GaussianNoise"\nmultiplier = 1.0\n[[preprocess]]'),
+            6,
+            "Clip",
+        ),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else None,
 )
@@ -41,13 +45,19 @@ def test_error_is_one_message_a_page_and_the_code_of_its_kind(
     tmp_path: Path, change: tuple[str, str], code: int, words: str
 ) -> None:
     path = job_file(tmp_path, JOB.replace(*change))
-    ended = process("run", path, "--quiet", "--folder", tmp_path / "run", cwd=tmp_path)
-    assert ended.returncode == code
+    ended = call("run", path, "--quiet", "--folder", tmp_path / "run")
+    assert ended.exit_code == code
     assert ended.stdout == ""
     assert ended.stderr.startswith("Error: ")
     assert words in ended.stderr
     assert ended.stderr.endswith(f"See docs/exit-codes/{code}.md.\n")
-    assert "Traceback" not in ended.stderr
+
+
+def test_error_has_no_traceback(tmp_path: Path) -> None:
+    ended = process("run", tmp_path / "none.toml", cwd=tmp_path)
+    assert ended.returncode == 3
+    assert ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 2
 
 
 def test_traceback_is_there_for_who_asks(tmp_path: Path) -> None:

@@ -194,7 +194,9 @@ def test_numbers_that_json_cannot_hold_are_refused_within_parts(spec):
             Job.of({**SETTINGS, field: value})
 
 
-@pytest.mark.parametrize("value", [{1, 2}, b"bytes", object(), {1: "one"}], ids=repr)
+@pytest.mark.parametrize(
+    "value", [{1, 2}, b"bytes", object(), {1: "one"}], ids=["set", "bytes", "object", "whole keys"]
+)
 def test_what_json_cannot_hold_is_refused(value):
     with pytest.raises(ConfigError, match='job setting "model"'):
         Job.of({**SETTINGS, "model": {"name": "L", "x": value}})

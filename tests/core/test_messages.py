@@ -290,5 +290,5 @@ def test_a_clients_own_arrays_are_left_alone():
 
 def test_bytes_are_those_of_the_arrays_as_sent():
     # MODEL: 3 float32 up to a cache line, and a float64; CONTROL: 2 float64.
-    assert update().nbytes == (64 + 8) + 16 + 2 * 8 + 2 * 8 + 4 * 8 + 2 * 8
+    assert update().nbytes == (64 + 8) + 16 + 2 * 8 + 2 * 8 + 6 * 8 + 2 * 8
     assert Task("train", arrays={"model": Vector.zeros(MODEL)}).nbytes == 72

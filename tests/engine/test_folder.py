@@ -67,9 +67,10 @@ def test_preparation_without_a_job_is_no_run_and_is_replaced(tmp_path: Path) -> 
     assert folder.read_preparation() == prepared
 
 
-def test_name_length_stop_rules_and_evaluations_may_change(tmp_path: Path) -> None:
+def test_name_data_length_stop_rules_and_evaluations_may_change(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, JOB, resume=False).begin(JOB, preparation())
-    other = changed(name="longer", rounds=99, stop=[{"name": "TimeLimit", "seconds": 9.0}], evaluate_every=7)
+    rule = {"name": "TimeLimit", "seconds": 9.0}
+    other = changed(name="longer", data={"name": "heart"}, rounds=99, stop=[rule], evaluate_every=7)
     assert RunFolder.open(tmp_path, other, resume=True).begun
 
 
@@ -77,7 +78,6 @@ def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, JOB, resume=False).begin(JOB, preparation())
     others: dict[str, Any] = {
         "seed": 1,
-        "data": {"name": "heart"},
         "model": {"name": "Softmax"},
         "algorithm": {"name": "FedAvg", "lr": 0.2},
         "preprocess": [],
@@ -88,7 +88,7 @@ def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
         "update_range": 8.0,
         "initial": "start.safetensors",
     }
-    may_change = {"name", "rounds", "stop", "evaluate_every"}
+    may_change = {"name", "data", "rounds", "stop", "evaluate_every"}
     assert others.keys() | may_change == fp.Job.model_fields.keys()
     for name, value in others.items():
         with pytest.raises(CheckpointError, match=rf"holds a run of another job: {name}.* was .* and is .* now"):

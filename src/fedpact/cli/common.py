@@ -1,6 +1,7 @@
 """Where a command's output goes, and how plain data and tables are written."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,16 +38,21 @@ class Output:
             typer.echo(json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False))
 
     def show(self, *things: Any) -> None:
-        """Print words and tables for people."""
+        """Print words and tables for people; words are broken into lines in a terminal alone."""
         if not self.as_json:
             screen = console(sys.stdout)
             for thing in things:
-                screen.print(thing)
+                screen.print(thing, soft_wrap=isinstance(thing, str) and not screen.is_terminal)
+
+    def command(self, *words: str, before: str = "") -> None:
+        """Print a command to be copied, on one line however long it is, with words before it."""
+        if not self.as_json:
+            console(sys.stdout).print(before + shlex.join(words), soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Say something meanwhile, on standard error."""
         if not self.quiet:
-            console(sys.stderr).print(text)
+            console(sys.stderr).print(text, soft_wrap=True)
 
 
 def console(stream: Any) -> "Console":

@@ -1,6 +1,5 @@
 """`fedpact demo`: a whole federation on this machine, beside its alternatives, on real data."""
 
-import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -194,4 +193,4 @@ def _show_next(output: Output, files: dict[str, Path], out: Path) -> None:
     width = max(map(len, commands))
     output.show("", f"To look at: {files['report']}{picture}")
     for what, words in commands.items():
-        output.show(f"{what:<{width}}  {shlex.join(['fedpact', *words])}")
+        output.command("fedpact", *words, before=f"{what:<{width}}  ")

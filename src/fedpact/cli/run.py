@@ -132,5 +132,6 @@ def _show(output: Output, result: "Result", place: Path) -> None:
         f"The run ended because: {result.stopped}.",
         f"{words.many(len(result.history), 'round')} took {words.duration(result.seconds)}; clients sent "
         f"{words.size(result.upload_bytes)} and were sent {words.size(result.download_bytes)}.",
-        f"The result is in {place}. To read it: {shlex.join(['fedpact', 'report', str(place)])}",
+        f"The result is in {place}",
     )
+    output.command("fedpact", "report", str(place), before="To read it: ")

@@ -4,8 +4,8 @@ Two encodings, both int64:
 
 - `FixedPointSum`, for model-sized vectors: one integer an element. The scale is a power of two, chosen so
   that the declared range times the total weight fits; what would not fit is refused by name.
-- `Wide`, for statistics whose size nobody knows beforehand: four integers an element, for any float64 below
-  2^99 to a resolution of 2^-60.
+- `Wide`, for statistics whose size nobody knows beforehand: six integers an element, for any float64 below
+  2^99 to a resolution of 2^-140.
 """
 
 import math
@@ -23,14 +23,15 @@ from fedpact.core.vector import Layout, Vector
 _BITS = 62
 # Of 64 Ki elements the two scratch arrays stay in the cache of one core.
 _BLOCK = 1 << 16
+_WEIGHT_BITS = 64
 # The declared range and the total weight stay within what keeps every scale a normal float64.
 _LARGEST = 2.0**64
 # A total of real weights is itself rounded; the bit left free has room for this much more.
 _EXCESS = 1 + 2.0**-40
 
 
-def exact_weight(weight: float, client: str) -> Fraction:
-    """Return a client's weight without rounding.
+def quantised_weight(weight: float, client: str = "") -> Fraction:
+    """Return a client's weight as it enters a sum: whole numbers as they are, others as multiples of 2^-64.
 
     Raises:
         UpdateError: it is NaN, infinite or negative.
@@ -39,7 +40,7 @@ def exact_weight(weight: float, client: str) -> Fraction:
         raise UpdateError(
             f'client "{client}" gave its update the weight {weight:g}; a weight is a finite number, 0 or more.'
         )
-    return Fraction(float(weight))
+    return Fraction(round(Fraction(float(weight)) * 2**_WEIGHT_BITS), 2**_WEIGHT_BITS)
 
 
 class FixedPointSum:
@@ -86,7 +87,7 @@ class FixedPointSum:
             UpdateError: a value is NaN, infinite or outside the declared range, the vector has another
                 layout, or the weights add up to more than was declared. The sum is then as it was before.
         """
-        term = exact_weight(weight, client)
+        term = quantised_weight(weight, client)
         if vector.layout != self.layout:
             raise UpdateError(
                 f'client "{client}" sent other arrays than the round expects: '
@@ -97,18 +98,19 @@ class FixedPointSum:
                 f'client "{client}" gave its update the weight {weight:g}; with {float(self.weight):g} added '
                 f"before, that is more than the total of {self.total_weight:g} declared for this round."
             )
-        bad = self._accumulate(vector, weight, 1, self.layout.size)
+        bad = self._accumulate(vector, float(term), 1, self.layout.size)
         if bad is not None:
             # Integers can be taken back without a trace: the blocks before the bad one were already added.
-            self._accumulate(vector, weight, -1, bad)
+            self._accumulate(vector, float(term), -1, bad)
             raise self._refusal(vector, bad, client)
         self.weight += term
         self.count += 1
 
     def remove(self, vector: Vector, weight: float = 1) -> None:
         """Take back a vector that was added with this weight; the bits are then as they were before."""
-        self._accumulate(vector, weight, -1, self.layout.size)
-        self.weight -= Fraction(float(weight))
+        term = quantised_weight(weight)
+        self._accumulate(vector, float(term), -1, self.layout.size)
+        self.weight -= term
         self.count -= 1
 
     def merge(self, other: "FixedPointSum") -> None:
@@ -144,7 +146,7 @@ class FixedPointSum:
 
     def _accumulate(self, vector: Vector, weight: float, sign: int, stop: int) -> int | None:
         """Add sign·weight·vector before element `stop`; return where a block that is refused starts, or None."""
-        scale = sign * float(weight) * 2.0**self.fraction_bits
+        scale = sign * weight * 2.0**self.fraction_bits
         numbers, rounded = np.empty(_BLOCK), np.empty(_BLOCK, np.int64)
         offset = 0
         for flat in vector.flats:
@@ -192,11 +194,11 @@ class FixedPointSum:
         return result
 
 
-_LIMBS = 4
+_LIMBS = 6
 _LIMB_BITS = 40
-# The unit of limb i is 2^(60 − 40·i): 2^60, 2^20, 2^-20, 2^-60.
+# The unit of limb i is 2^(60 − 40·i): 2^60, 2^20 and so on to 2^-140.
 _UNITS = tuple(2.0 ** (60 - _LIMB_BITS * i) for i in range(_LIMBS))
-_RESOLUTION = 60
+_RESOLUTION = 140
 _WIDE_LIMIT = 2.0**99
 # Half the bits of the limit and one to spare, for the first part of a square may be larger than the square.
 _SQUARE_LIMIT = 2.0**49
@@ -206,21 +208,21 @@ _WIDE_BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Wide:
-    """float64 numbers as wide fixed-point integers, four int64 each; adding 2^23 of any size cannot overflow.
+    """float64 numbers as wide fixed-point integers, six int64 each; adding 2^23 of any size cannot overflow.
 
     >>> a, b = Wide.of([1e20, 0.1]), Wide.of([1.0, 0.2])
     >>> (a + b).exact()[0] - 10**20
     Fraction(1, 1)
 
     Args:
-        limbs: int64 [4, ...], most significant first.
+        limbs: int64 [6, ...], most significant first.
     """
 
     limbs: NDArray[np.int64]
 
     @classmethod
     def of(cls, values: Any, name: str = "a statistic") -> "Wide":
-        """Encode float64 values of any shape, rounded to the nearest multiple of 2^-60.
+        """Encode float64 values of any shape, rounded to the nearest multiple of 2^-140.
 
         Raises:
             UpdateError: a value is NaN, infinite, or 2^99 or more.
@@ -238,7 +240,7 @@ class Wide:
 
     @classmethod
     def of_squares(cls, values: Any, name: str = "a statistic") -> "Wide":
-        """Encode the squares of float64 values, to within 1.5·2^-60, without rounding them to a float64 first.
+        """Encode the squares of float64 values, to within 1.5·2^-140, without rounding them to a float64 first.
 
         Veltkamp's splitting: value = high + low with 26 bits each, so that high², 2·high·low and low² are
         exact; a variance computed from such sums has no cancellation error.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import UpdateError
-from fedpact.core.exact import FixedPointSum, Wide, exact_weight
+from fedpact.core.exact import FixedPointSum, Wide, quantised_weight
 from fedpact.core.vector import Vector
 
 Kind = Literal["delta", "model", "gradient", "statistics"]
@@ -180,7 +180,7 @@ class Accumulator:
                 f"this round is at version {self.task.version}."
             )
         sender = f'client "{update.client}"'
-        weight = exact_weight(update.weight, update.client)
+        weight = quantised_weight(update.weight, update.client)
         terms = {name: _integers(value, f"{sender}: {name}") for name, value in update.summed.items()}
         numbers = {name: Wide.of(value, f"{sender}: {name}") for name, value in update.metrics.items()}
         self._check(sender, update.kind, update.averaged, terms)

@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a run in it: what a start that failed early has left is none."""
+        """Whether there is a run in it; one that ended before its first checkpoint has left none."""
         return self._job.exists()
 
     def begin(self, job: Job, preparation: Preparation) -> None:
@@ -71,6 +71,8 @@ class RunFolder:
         if not self.begun:
             plain = json.dumps(preparation.to_json(), ensure_ascii=False)
             write_atomically(self._preparation, plain.encode())
+        elif self.read_job() == job:
+            return
         # Last, since it says that there is a run.
         plain = json.dumps(job.model_dump(mode="json"), indent=2, ensure_ascii=False)
         write_atomically(self._job, plain.encode())
@@ -101,7 +103,7 @@ class RunFolder:
 
 
 def _difference(before: Job, now: Job) -> str:
-    may_change = {"name", "rounds", "stop", "evaluate_every"}
+    may_change = {"name", "data", "rounds", "stop", "evaluate_every"}
     a, b = (job.model_dump(mode="json", exclude=may_change) for job in (before, now))
     return "; ".join(_differences("", a, b))
 

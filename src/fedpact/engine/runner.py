@@ -16,7 +16,6 @@ from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import Population
 from fedpact.engine.rounds import Outcome, Rules, hold_round
 from fedpact.learn.metrics import LARGER_IS_BETTER, check_name
-from fedpact.store.checkpoint import Checkpoints
 
 Record = Mapping[str, Any]
 OnRound = Callable[[Record], None]
@@ -86,6 +85,10 @@ class Progress:
         }
 
 
+# Saves a checkpoint with its score, which is larger for a better model, or None.
+Save = Callable[[Progress, float | None], None]
+
+
 class Runner:
     """Runs the rounds of a job.
 
@@ -121,24 +124,22 @@ class Runner:
         # Rows that cannot be read are the user's to mend before a run starts, and a failure like others after.
         self._first_rules = replace(self._rules, fatal=(DataError,))
 
-    def go(
-        self, progress: Progress, checkpoints: Checkpoints | None, keep: Keep, on_round: OnRound | None
-    ) -> str:
-        """Run rounds until the job is done, and return why it ended; `progress` is brought up to date."""
+    def go(self, progress: Progress, keep: Keep, save: Save | None, on_round: OnRound | None) -> str:
+        """Run rounds until the job is done, and return why it ended; `progress` is brought up to date.
+
+        Args:
+            progress: what was done so far.
+            keep: when to save.
+            save: called to save a checkpoint, with its score.
+            on_round: called after each round, and after its checkpoint, with its record.
+        """
         while (reason := self._ended(progress)) is None:
             self._round(progress)
             done = len(progress.history)
             if done == self._job.evaluate_every:
                 self._check_judged(progress.history[-1], keep)
-            if checkpoints and (done % keep.every == 0 or self._ended(progress)):
-                score = keep.score(progress.history[-1])
-                checkpoints.save(
-                    done,
-                    progress.contents(),
-                    job=self._job.lineage,
-                    job_json=self._job.canonical(),
-                    score=score,
-                )
+            if save and (done % keep.every == 0 or self._ended(progress)):
+                save(progress, keep.score(progress.history[-1]))
             if on_round:
                 on_round(progress.history[-1])
         return reason

@@ -7,7 +7,8 @@ from typing import Any
 
 from fedpact.algorithms import ALGORITHMS
 from fedpact.channel import TRANSFORMS
-from fedpact.channel.channel import Channel
+from fedpact.channel.channel import Channel, Transform
+from fedpact.core.algorithm import Algorithm
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.model import Kind
@@ -15,6 +16,7 @@ from fedpact.core.registry import Registry
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.data import STEPS
+from fedpact.data.preprocess.steps import Step
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.models import (
@@ -31,7 +33,7 @@ from fedpact.engine.rounds import Rules
 from fedpact.engine.runner import Keep, OnRound, Progress, Runner
 from fedpact.engine.sampler import check_cohort
 from fedpact.engine.sources import load_clients
-from fedpact.engine.stop import STOP_RULES
+from fedpact.engine.stop import STOP_RULES, StopRule
 from fedpact.learn.metrics import check_name
 from fedpact.store.checkpoint import Checkpoints
 
@@ -171,10 +173,10 @@ class Parts:
         spec = model_of(model)
         return cls(
             spec,
-            default_algorithm(spec) if algorithm is None else _built(ALGORITHMS, algorithm),
-            _all_built(STEPS, preprocess),
-            _all_built(TRANSFORMS, channel),
-            _all_built(STOP_RULES, stop),
+            default_algorithm(spec) if algorithm is None else _built(ALGORITHMS, Algorithm, algorithm),
+            _all_built(STEPS, Step, preprocess),
+            _all_built(TRANSFORMS, Transform, channel),
+            _all_built(STOP_RULES, StopRule, stop),
         )
 
     def specs(self) -> dict[str, Any]:
@@ -204,15 +206,22 @@ class Parts:
                 )
 
 
-def _built(registry: Registry, part: Any) -> Any:
+def _built(registry: Registry, protocol: Any, part: Any) -> Any:
     if isinstance(part, type):
         raise ConfigError(f"{part.__name__} is a class; give an instance of it: {part.__name__}().")
-    return registry.build(part) if isinstance(part, str | dict) else part
+    built = registry.build(part) if isinstance(part, str | dict) else part
+    for name in vars(protocol):
+        if not name.startswith("_") and not hasattr(built, name):
+            raise ConfigError(
+                f'{type(built).__name__} is no {registry.what}: it has no "{name}". '
+                f"Known: {', '.join(sorted(registry))}."
+            )
+    return built
 
 
-def _all_built(registry: Registry, parts: Any) -> tuple[Any, ...]:
+def _all_built(registry: Registry, protocol: Any, parts: Any) -> tuple[Any, ...]:
     listed = parts if isinstance(parts, list | tuple) else [] if parts is None else [parts]
-    return tuple(_built(registry, part) for part in listed)
+    return tuple(_built(registry, protocol, part) for part in listed)
 
 
 def _execute(
@@ -244,13 +253,19 @@ def _execute(
     progress = Progress(parts.algorithm.init(start, seed))
     if checkpoints and latest:
         progress = Progress(**checkpoints.load(latest, like=progress.contents(), job=job.lineage))
-    if place:
-        place.begin(job, preparation)
     population = Prepared(raw, lambda data: preparation.client(data, model.input_dtype))
     runner = Runner(job, parts.algorithm, parts.rules, channel, engine, population, model)
-    stopped = runner.go(progress, checkpoints, keep, on_round)
+
+    def save(progress: Progress, score: float | None) -> None:
+        if place and checkpoints:
+            place.begin(job, preparation)
+            about = {"job": job.lineage, "job_json": job.canonical()}
+            checkpoints.save(len(progress.history), progress.contents(), score=score, **about)
+
+    stopped = runner.go(progress, keep, save if place else None, on_round)
     fitted = Fitted(model, progress.state.model, preparation, job.model)
     result = Result.of(job, fitted, progress, runner.evaluate(progress), population, stopped)
     if place:
+        place.begin(job, preparation)
         result.save(place.path)
     return result

@@ -147,7 +147,7 @@ class GaussianNBModel(_NaiveBayes):
         weights = Vector.zeros(self.layout)
         weights["prior"] = np.array(count) / total
         weights["mean"] = np.array(mean, dtype=np.float64)
-        # A square is summed to within 2^-60 of itself, so the variance of a constant may end below 0.
+        # A square is summed to within 2^-139 of itself, so the variance of a constant may end below 0.
         weights["variance"] = np.maximum(np.array(variance, dtype=np.float64), 0) + smoothing
         return weights
 

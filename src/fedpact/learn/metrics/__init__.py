@@ -6,6 +6,7 @@ rank rows (AUC and average precision), which are read off a histogram of scores.
 """
 
 from fedpact.learn.metrics.kinds import (
+    COUNTS,
     LARGER_IS_BETTER,
     Kind,
     check_name,
@@ -19,6 +20,7 @@ from fedpact.learn.metrics.ranking import RocCurve, roc_curve
 from fedpact.learn.metrics.summary import ClientSummary, summarise
 
 __all__ = [
+    "COUNTS",
     "LARGER_IS_BETTER",
     "CalibrationCurve",
     "ClientSummary",

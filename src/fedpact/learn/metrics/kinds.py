@@ -34,6 +34,10 @@ LARGER_IS_BETTER: dict[str, bool] = {
 }
 
 
+COUNTS = frozenset({"count", "confusion", "scores", "calibration_rows", "calibration_hits"})
+"""The statistics that are whole numbers."""
+
+
 class _Evaluation(Protocol):
     """What the module of each kind holds."""
 
@@ -79,8 +83,7 @@ def statistics(
     * regression: `target`, `target_squared`, `error`, `error_squared`, `error_absolute` [1], an error being
       predicted minus observed.
 
-    `count`, `confusion`, `scores`, `calibration_rows` and `calibration_hits` are whole numbers, so their sums
-    are exact; the others depend on the order of addition in their last bits.
+    Those in `COUNTS` are whole numbers, so their sums are exact; the others depend on the order of addition in their last bits.
 
     Args:
         kind: what is evaluated.
