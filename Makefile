@@ -69,6 +69,6 @@ clean: ## remove .venv and everything that these commands built
 		echo "Setting up .venv with $$("$$found" --version): once, a few minutes."; \
 		"$$found" -m venv --clear .venv; \
 	fi
-	.venv/bin/python -m pip install --requirement requirements/dev.txt
-	.venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
+	.venv/bin/python -m pip install --quiet --requirement requirements/dev.txt
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -151,6 +151,33 @@ def test_another_job_resumes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
+def test_same_job_over_other_data_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = job_file(tmp_path)
+    for words in ([], ["--set", "data.seed=1"]):
+        assert call("run", path, *words).exit_code == 0
+        assert call("run", path, *words).exit_code == 3
+        assert call("run", path, *words, "--resume", "--set", "rounds=5").exit_code == 0
+    folders = list((tmp_path / "runs").iterdir())
+    assert sorted(str(Result.load(folder).job.data) for folder in folders) == [
+        "{'name': 'breast_cancer', 'seed': 1}",
+        "{'name': 'breast_cancer'}",
+    ]
+    assert [len(Result.load(folder).history) for folder in folders] == [5, 5]
+
+
+def test_run_is_not_resumed_over_other_data(tmp_path: Path) -> None:
+    path = job_file(tmp_path)
+    words = ["run", path, "--folder", tmp_path / "run"]
+    assert call(*words).exit_code == 0
+    ended = call(*words, "--resume", "--set", "rounds=5", "--set", "data.seed=1")
+    assert ended.exit_code == 10
+    assert '"seed":1' in ended.stderr
+    assert len(Result.load(tmp_path / "run").history) == 3
+
+
 def test_failures_are_shown_with_their_reasons(tmp_path: Path) -> None:
     # Gradients of columns that are not standardised diverge at this rate.
     text = JOB.replace("lr = 0.1", "lr = 1e300").replace('[[preprocess]]\nname = "Standardize"\n', "")

@@ -1,7 +1,6 @@
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -43,6 +42,4 @@ def test_help_names_every_command() -> None:
 
 
 def test_python_m_fedpact_is_the_command_line() -> None:
-    start = time.monotonic()
     assert process("--version").stdout == f"fedpact {fedpact.__version__}\n"
-    assert time.monotonic() - start < 30

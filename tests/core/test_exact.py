@@ -182,7 +182,7 @@ def test_an_infinite_float32_is_refused_however_wide_the_range():
         FixedPointSum(layout, 2.0**64, 1).add(vector_of([math.inf], layout))
 
 
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=10))
+@given(st.lists(st.one_of(st.floats(0, 10), st.floats(0, 1e-18)), min_size=1, max_size=10))
 def test_weights_may_reach_the_total_as_it_was_rounded(weights):
     sum_ = FixedPointSum(LAYOUT, LIMIT, sum(weights))
     for weight in weights:
@@ -217,6 +217,13 @@ def test_a_weight_of_zero_adds_nothing_but_is_counted_and_looked_at():
     assert (sum_.mean(), sum_.count) == (before, 2)
     with pytest.raises(UpdateError, match="is nan"):
         sum_.add(vector_of(np.full(6, math.nan)), 0)
+
+
+def test_a_weight_too_small_to_count_is_one_of_zero():
+    sum_ = sum_of([(vector_of(np.ones(6)), 5e-324), (vector_of(np.full(6, 3.0)), 1e-6)], total=1)
+    np.testing.assert_allclose(numbers_of(sum_.mean()), 3, rtol=1e-6)
+    with pytest.raises(UpdateError, match="no update with a positive weight"):
+        sum_of([(vector_of(np.ones(6)), 5e-324)]).mean()
 
 
 def test_there_is_no_mean_of_nothing():

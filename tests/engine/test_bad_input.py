@@ -27,7 +27,12 @@ Change = Callable[[fp.Rows], fp.Rows]
 
 
 def refused(
-    error: type[FedpactError], said: str, tmp_path: Path, model: Any = None, clients: Any = None, **settings: Any
+    error: type[FedpactError],
+    said: str,
+    tmp_path: Path,
+    model: Any = None,
+    clients: Any = None,
+    **settings: Any,
 ) -> None:
     """Check that a run is refused with this sentence, and that its folder stays as empty as it was."""
     with pytest.raises(error) as caught:
@@ -109,18 +114,33 @@ def test_cell_of_a_table_that_is_missing(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda rows: fp.Rows(rows.x), "there are no labels."),
-        (lambda rows: fp.Rows(rows.x, rows.y[:-1]), "there are 23 rows and labels of shape [22]; give one label"),
+        (
+            lambda rows: fp.Rows(rows.x, rows.y[:-1]),
+            "there are 23 rows and labels of shape [22]; give one label",
+        ),
         (lambda rows: fp.Rows(rows.x, np.append(rows.y, 1)), "there are 23 rows and labels of shape [24]"),
         (lambda rows: fp.Rows(rows.x, np.eye(2)[rows.y]), "there are 23 rows and labels of shape [23, 2]"),
         (lambda rows: fp.Rows(rows.x, rows.y.astype("M8[D]")), "the labels are of dtype datetime64[D]"),
-        (lambda rows: fp.Rows(rows.x, rows.y.astype(complex)), "the labels are of dtype complex128; give numbers or"),
-        (lambda rows: fp.Rows(rows.x, rows.y.astype("S1")), "the labels are of dtype |S1; give numbers or text."),
+        (
+            lambda rows: fp.Rows(rows.x, rows.y.astype(complex)),
+            "the labels are of dtype complex128; give numbers or",
+        ),
+        (
+            lambda rows: fp.Rows(rows.x, rows.y.astype("S1")),
+            "the labels are of dtype |S1; give numbers or text.",
+        ),
         (
             lambda rows: fp.Rows(rows.x, np.where(np.arange(23) == 6, "x", rows.y.astype(object))),
             "the labels mix numbers and text: row 7 has 'x'; give one kind.",
         ),
-        (lambda rows: fp.Rows(rows.x.astype(str), rows.y), "the examples are an array of dtype <U32; give numbers"),
-        (lambda rows: fp.Rows(rows.x.astype(complex), rows.y), "the examples are an array of dtype complex128"),
+        (
+            lambda rows: fp.Rows(rows.x.astype(str), rows.y),
+            "the examples are an array of dtype <U32; give numbers",
+        ),
+        (
+            lambda rows: fp.Rows(rows.x.astype(complex), rows.y),
+            "the examples are an array of dtype complex128",
+        ),
         (lambda rows: fp.Rows(rows.x.astype(object), rows.y), "the examples are an array of dtype object"),
     ],
 )
@@ -151,7 +171,9 @@ def test_all_labels_the_same(tmp_path: Path) -> None:
 
 def test_measured_labels_for_a_model_of_classes(tmp_path: Path) -> None:
     clients = with_rows(lambda rows: fp.Rows(rows.x, rows.y + 0.5))
-    said = 'the labels of client "b" are continuous numbers, but classes are predicted; use a regression model.'
+    said = (
+        'the labels of client "b" are continuous numbers, but classes are predicted; use a regression model.'
+    )
     refused(DataError, said, tmp_path, clients=clients)
 
 
@@ -171,7 +193,9 @@ def test_model_for_another_number_of_classes(tmp_path: Path) -> None:
 
 def test_client_without_rows(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='client "b" has no training rows; leave it out'):
-        fp.train(fp.models.Logistic(), with_rows(lambda rows: rows.take(np.arange(0))), folder=tmp_path / "run")
+        fp.train(
+            fp.models.Logistic(), with_rows(lambda rows: rows.take(np.arange(0))), folder=tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -229,7 +253,9 @@ def test_column_of_text_that_nothing_encodes(tmp_path: Path) -> None:
 
 def test_images_with_preprocessing(tmp_path: Path) -> None:
     clients = everywhere(lambda rows: fp.Rows(np.zeros((len(rows), 1, 8, 8)), rows.y))
-    said = "preprocess prepares tables, but these examples are arrays of shape (1, 8, 8); leave preprocess out."
+    said = (
+        "preprocess prepares tables, but these examples are arrays of shape (1, 8, 8); leave preprocess out."
+    )
     refused(ConfigError, said, tmp_path, clients=clients, preprocess=fp.Standardize())
 
 
@@ -257,8 +283,14 @@ def test_step_for_a_column_that_is_not_there(tmp_path: Path) -> None:
         ({"timeout_s": float("inf")}, 'job setting "timeout_s" is inf: numbers must be finite'),
         ({"update_range": float("nan")}, 'job setting "update_range" is nan: numbers must be finite'),
         ({"cohort": 0}, 'job setting "cohort" is 0: must be a whole number of clients, or a share in (0, 1]'),
-        ({"cohort": 1.5}, 'job setting "cohort" is 1.5: must be a whole number of clients, or a share in (0, 1]'),
-        ({"quorum": -1}, 'job setting "quorum" is -1: must be a whole number of clients, or a share in (0, 1]'),
+        (
+            {"cohort": 1.5},
+            'job setting "cohort" is 1.5: must be a whole number of clients, or a share in (0, 1]',
+        ),
+        (
+            {"quorum": -1},
+            'job setting "quorum" is -1: must be a whole number of clients, or a share in (0, 1]',
+        ),
     ],
 )
 def test_number_out_of_its_range(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -283,10 +315,19 @@ def test_quorum_larger_than_the_population(tmp_path: Path) -> None:
     [
         ({"rouns": 3}, 'a job has no setting "rouns". Did you mean "rounds"?'),
         ({"Seed": 3}, 'a job has no setting "Seed". Did you mean "seed"?'),
-        ({"algorithm": None, "algoritm": "FedAvg"}, 'a job has no setting "algoritm". Did you mean "algorithm"?'),
+        (
+            {"algorithm": None, "algoritm": "FedAvg"},
+            'a job has no setting "algoritm". Did you mean "algorithm"?',
+        ),
         ({"algorithm": "FedAvgg"}, 'there is no algorithm "FedAvgg". Did you mean "FedAvg"?'),
-        ({"algorithm": {"name": "FedAvg", "local_epoch": 2}}, 'no setting "local_epoch". Did you mean "local_epochs"?'),
-        ({"algorithm": {"name": "FedAvg", "lr": "fast"}}, 'algorithm FedAvg: "lr" is \'fast\'; it must be float.'),
+        (
+            {"algorithm": {"name": "FedAvg", "local_epoch": 2}},
+            'no setting "local_epoch". Did you mean "local_epochs"?',
+        ),
+        (
+            {"algorithm": {"name": "FedAvg", "lr": "fast"}},
+            "algorithm FedAvg: \"lr\" is 'fast'; it must be float.",
+        ),
         (
             {"algorithm": {"name": "FedAvg", "optimizer": {"name": "Addam"}}},
             'there is no optimiser or schedule "Addam". Did you mean "Adam"?',
@@ -297,9 +338,15 @@ def test_quorum_larger_than_the_population(tmp_path: Path) -> None:
         ),
         ({"model": "Logistc"}, 'there is no model "Logistc". Did you mean "Logistic"?'),
         ({"model": {"name": "Logistic", "L2": 1}}, 'model Logistic has no setting "L2". Did you mean "l2"?'),
-        ({"preprocess": "Standardise"}, 'there is no preprocessing step "Standardise". Did you mean "Standardize"?'),
+        (
+            {"preprocess": "Standardise"},
+            'there is no preprocessing step "Standardise". Did you mean "Standardize"?',
+        ),
         ({"channel": ["Clp"]}, '"Clp". Did you mean "Clip"?'),
-        ({"stop": [{"name": "Target", "metrc": 1}]}, 'stop rule Target has no setting "metrc". Did you mean "metric"?'),
+        (
+            {"stop": [{"name": "Target", "metrc": 1}]},
+            'stop rule Target has no setting "metrc". Did you mean "metric"?',
+        ),
         (
             {"stop": [{"name": "Target", "metric": "acuracy", "value": 1}]},
             '"acuracy" is not a metric. Did you mean "accuracy"?',
@@ -316,14 +363,23 @@ def test_misspelt_name_in_a_job_suggests_the_right_one(settings: dict[str, Any],
     ("data", "said"),
     [
         (None, "the job names no data: add a [data] section, or give the clients in Python."),
-        ({"nme": "heart"}, 'lacks a data set\'s name; or give clients and label, or table, by and label. Did you mean "name"?'),
+        (
+            {"nme": "heart"},
+            'lacks a data set\'s name; or give clients and label, or table, by and label. Did you mean "name"?',
+        ),
         ({"name": "hart"}, 'There is no data set "hart". Did you mean "heart"?'),
-        ({"name": "breast_cancer", "sed": 1}, 'Data set "breast_cancer" has no option "sed". Did you mean "seed"?'),
+        (
+            {"name": "breast_cancer", "sed": 1},
+            'Data set "breast_cancer" has no option "sed". Did you mean "seed"?',
+        ),
         ({"clients": {"a": "a.csv"}}, '[data] has clients, but no "label"; add it.'),
         ({"clients": "a.csv", "label": "y"}, "clients is 'a.csv'; give a file for each client, by its name."),
         ({"clients": {"a": "a.csv"}, "label": "y", "tst": 0.2}, 'has no setting "tst". Did you mean "test"?'),
         ({"table": "a.csv", "label": "y"}, '[data] has table, but no "by"; add it.'),
-        ({"table": "a.csv", "by": "h", "label": "y", "colums": ["x"]}, 'no setting "colums". Did you mean "columns"?'),
+        (
+            {"table": "a.csv", "by": "h", "label": "y", "colums": ["x"]},
+            'no setting "colums". Did you mean "columns"?',
+        ),
     ],
 )
 def test_data_section_that_names_no_clients(data: Any, said: str) -> None:
@@ -340,13 +396,25 @@ def test_data_section_with_a_file_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "said"),
     [
-        ({"model": fp.models.Logistic}, ModelError, "Logistic is a class; give an instance of it: Logistic(...)."),
+        (
+            {"model": fp.models.Logistic},
+            ModelError,
+            "Logistic is a class; give an instance of it: Logistic(...).",
+        ),
         ({"model": 3}, ModelError, "int is no model: give one of fp.models"),
         ({"algorithm": fp.FedAvg}, ConfigError, "FedAvg is a class; give an instance of it: FedAvg()."),
-        ({"algorithm": fp.models.Logistic()}, ConfigError, "Logistic is no algorithm: it has no \"task\". Known: Cyclic, FedAdagrad"),
+        (
+            {"algorithm": fp.models.Logistic()},
+            ConfigError,
+            'Logistic is no algorithm: it has no "task". Known: Cyclic, FedAdagrad',
+        ),
         ({"preprocess": [fp.FedAvg()]}, ConfigError, "FedAvg is no preprocessing step: it has no"),
-        ({"stop": fp.Clip(1.0)}, ConfigError, "Clip is no stop rule: it has no \"reached\""),
-        ({"algorithm": fp.Newton(), "model": fp.models.GaussianNB()}, ModelError, "Newton needs a model with a Hess"),
+        ({"stop": fp.Clip(1.0)}, ConfigError, 'Clip is no stop rule: it has no "reached"'),
+        (
+            {"algorithm": fp.Newton(), "model": fp.models.GaussianNB()},
+            ModelError,
+            "Newton needs a model with a Hess",
+        ),
         ({"algorithm": fp.FedAvg(), "model": fp.models.GaussianNB()}, ModelError, "trains by gradients"),
         ({"algorithm": fp.OneShot()}, ModelError, "OneShot needs a model that is solved from sums"),
         ({"algorithm": fp.Newton(), "channel": fp.Clip(1.0)}, ChannelError, "Clip"),
@@ -374,7 +442,9 @@ def test_clients_that_are_none(clients: Any, said: str, tmp_path: Path) -> None:
 
 
 def test_initial_file_that_is_not_there(tmp_path: Path) -> None:
-    refused(ModelError, 'weights file "none.safetensors" does not exist', tmp_path, initial="none.safetensors")
+    refused(
+        ModelError, 'weights file "none.safetensors" does not exist', tmp_path, initial="none.safetensors"
+    )
 
 
 def test_initial_file_of_another_shape(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ class Clients(fp.InMemory):
 
 
 def train(clients: Any, **changed: Any) -> fp.Result:
-    return fp.train(fp.models.Logistic(), clients, **{"algorithm": fp.FedAvg(**LOCAL), "rounds": 6, **changed})
+    return fp.train(
+        fp.models.Logistic(), clients, **{"algorithm": fp.FedAvg(**LOCAL), "rounds": 6, **changed}
+    )
 
 
 def after(**actions: Callable[[], Any]) -> Callable[[Any], None]:
@@ -83,7 +85,9 @@ def test_client_that_comes_back_has_its_control_variate_still(tmp_path: Path) ->
     assert not same_bits(last_state(tmp_path / "four")["kept"]["b"], before)
 
 
-@pytest.mark.parametrize("algorithm", [fp.FedAvg(**LOCAL), fp.SCAFFOLD(**LOCAL), fp.Cyclic(**LOCAL)], ids=repr)
+@pytest.mark.parametrize(
+    "algorithm", [fp.FedAvg(**LOCAL), fp.SCAFFOLD(**LOCAL), fp.Cyclic(**LOCAL)], ids=repr
+)
 @pytest.mark.parametrize("stopped_after", [2, 3, 5])
 def test_run_whose_clients_change_is_resumed_with_the_clients_of_that_moment(
     algorithm: Any, stopped_after: int, tmp_path: Path
@@ -100,7 +104,12 @@ def test_run_whose_clients_change_is_resumed_with_the_clients_of_that_moment(
                 raise KeyboardInterrupt
 
         return train(
-            population, algorithm=algorithm, on_round=on_round, folder=tmp_path / folder, resume=True, rounds=7
+            population,
+            algorithm=algorithm,
+            on_round=on_round,
+            folder=tmp_path / folder,
+            resume=True,
+            rounds=7,
         )
 
     whole = run("whole", Clients(clients[:4]))
@@ -119,7 +128,8 @@ def test_client_that_fails_is_recorded_with_its_reason_and_the_rounds_go_on() ->
     assert result.history["clients"].tolist() == [4, 3, 3, 4, 4, 4]
     assert result.history["failed"].tolist() == [0, 1, 1, 0, 0, 0]
     assert result.failures.to_dict(orient="records") == [
-        {"round": number, "client": "b", "reason": "ConnectionError: no route to the site"} for number in (2, 3)
+        {"round": number, "client": "b", "reason": "ConnectionError: no route to the site"}
+        for number in (2, 3)
     ]
     assert result.clients["failures"].to_dict() == {"a": 0, "b": 2, "c": 0, "d": 0}
     assert result.clients["rounds"].to_dict() == {"a": 6, "b": 4, "c": 6, "d": 6}
@@ -295,9 +305,10 @@ def test_client_that_joins_without_a_column_is_told_which() -> None:
     clients = as_tables(two_classes())
     rows = clients[0].train
     result = joining(fp.ClientData("z", fp.Rows(rows.x.drop(columns="q"), rows.y)), clients)
-    assert result.failures["reason"].tolist() == [
-        'client "z", training rows: there is no column "q". Columns: p, r.'
-    ] * 2
+    assert (
+        result.failures["reason"].tolist()
+        == ['client "z", training rows: there is no column "q". Columns: p, r.'] * 2
+    )
 
 
 @pytest.mark.parametrize("unknown", ["ignore", "error"])

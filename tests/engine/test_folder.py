@@ -12,11 +12,15 @@ from fedpact.engine.folder import RunFolder
 from fedpact.engine.preparation import Preparation
 from tests.engine.runs import contents, two_classes
 
-JOB = fp.Job.of({"model": "Logistic", "algorithm": {"name": "FedAvg", "lr": 0.1}, "preprocess": ["Standardize"]})
+JOB = fp.Job.of(
+    {"model": "Logistic", "algorithm": {"name": "FedAvg", "lr": 0.1}, "preprocess": ["Standardize"]}
+)
 
 
 def preparation() -> Preparation:
-    return fp.train(fp.models.Logistic(), two_classes(), preprocess=fp.Standardize(), rounds=1).fitted.preparation
+    return fp.train(
+        fp.models.Logistic(), two_classes(), preprocess=fp.Standardize(), rounds=1
+    ).fitted.preparation
 
 
 def changed(**settings: Any) -> fp.Job:
@@ -91,7 +95,9 @@ def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
     may_change = {"name", "data", "rounds", "stop", "evaluate_every"}
     assert others.keys() | may_change == fp.Job.model_fields.keys()
     for name, value in others.items():
-        with pytest.raises(CheckpointError, match=rf"holds a run of another job: {name}.* was .* and is .* now"):
+        with pytest.raises(
+            CheckpointError, match=rf"holds a run of another job: {name}.* was .* and is .* now"
+        ):
             RunFolder.open(tmp_path, changed(**{name: value}), resume=True)
 
 

@@ -57,7 +57,7 @@ def test_kind_and_classes_of_labels_are_told_from_all_clients(
     labels: Any, kind: str, classes: tuple[Any, ...]
 ) -> None:
     found = prepared(labelled(*labels)).labels
-    assert found == Labels(kind, classes)  # type: ignore[arg-type]
+    assert found == Labels(kind, classes)
     assert [type(c) for c in found.classes] == [type(c) for c in classes]
 
 
@@ -143,7 +143,9 @@ def test_preparation_survives_json(table: bool) -> None:
     preparation = prepared(clients, *([fp.Impute(), fp.Standardize()] if table else []))
     again = Preparation.from_json(json.loads(json.dumps(preparation.to_json())))
     assert again == preparation
-    assert same_bits(again.client(clients[0], "float64").train, preparation.client(clients[0], "float64").train)
+    assert same_bits(
+        again.client(clients[0], "float64").train, preparation.client(clients[0], "float64").train
+    )
 
 
 def test_client_that_joins_later_is_prepared_by_what_was_fitted() -> None:
@@ -167,7 +169,8 @@ def test_value_too_large_for_the_dtype_of_the_model_is_refused() -> None:
     preparation = prepared(clients)
     assert preparation.client(clients[2], "float64").train.x.max() == 1e300
     with pytest.raises(
-        DataError, match=r'client "c", training rows: a value is .* too large for float32 in 1 row\(s\), first in row 5'
+        DataError,
+        match=r'client "c", training rows: a value is .* too large for float32 in 1 row\(s\), first in row 5',
     ):
         preparation.client(clients[2], "float32")
 

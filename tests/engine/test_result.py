@@ -83,9 +83,11 @@ def test_rows_may_be_in_a_file(name: str, result: fp.Result, tmp_path: Path) -> 
 
 
 def test_missing_column_is_named(result: fp.Result) -> None:
-    with pytest.raises(DataError, match=r'^the rows to predict: there is no column "age"\. Columns: colour\.$'):
+    with pytest.raises(
+        DataError, match=r'^the rows to predict: there is no column "age"\. Columns: colour\.$'
+    ):
         result.predict(RAW[["colour"]])
-    with pytest.raises(DataError, match='there is no column "age". Did you mean "Age"?'):
+    with pytest.raises(DataError, match=r'there is no column "age"\. Did you mean "Age"\?'):
         result.predict(RAW.rename(columns={"age": "Age"}))
 
 
@@ -126,7 +128,10 @@ def test_arrays_are_predicted_for_a_model_of_arrays() -> None:
     result = fp.train(fp.models.Logistic(), clients, rounds=2)
     x = clients[0].train.x
     assert same_bits(result.predict_proba(x.tolist()), result.predict_proba(x))
-    for wrong, said in [(x[:, :2], r"have shape \[2\]; the model is made for \[3\]"), (x[0], r"have shape \[\]")]:
+    for wrong, said in [
+        (x[:, :2], r"have shape \[2\]; the model is made for \[3\]"),
+        (x[0], r"have shape \[\]"),
+    ]:
         with pytest.raises(DataError, match=f"^the rows to predict: the examples {said}"):
             result.predict(wrong)
     x[1, 2] = np.nan
@@ -198,7 +203,9 @@ def test_clients_keep_their_names_in_a_saved_result(names: list[str], tmp_path: 
 
 
 def test_metric_that_is_not_defined_is_saved_as_such(tmp_path: Path) -> None:
-    clients = [fp.ClientData(c.id, c.train, c.train.take(np.flatnonzero(c.train.y == 0))) for c in two_classes()]
+    clients = [
+        fp.ClientData(c.id, c.train, c.train.take(np.flatnonzero(c.train.y == 0))) for c in two_classes()
+    ]
     result = fp.train(fp.models.Logistic(), clients, rounds=2)
     assert np.isnan(result.history["auc"]).all()
     result.save(tmp_path)
@@ -237,7 +244,9 @@ def test_saved_model_is_evaluated_as_the_result_was(result: fp.Result, tmp_path:
 
 
 def test_evaluation_needs_rows_held_aside(result: fp.Result) -> None:
-    with pytest.raises(DataError, match="no client holds test rows aside, so there is nothing to evaluate on"):
+    with pytest.raises(
+        DataError, match="no client holds test rows aside, so there is nothing to evaluate on"
+    ):
         fp.evaluate(result, [fp.ClientData(c.id, c.train) for c in people()])
 
 
@@ -247,7 +256,7 @@ def test_client_that_cannot_be_evaluated_is_named_and_left_out(result: fp.Result
     evaluation = fp.evaluate(result, [*clients, odd])
     assert set(evaluation.rows) == {"p0", "p1", "p2"}
     assert evaluation.failures == {
-        "odd": 'client "odd", test rows: the label \'dead\' in row 2 is a class that the model does not know '
+        "odd": "client \"odd\", test rows: the label 'dead' in row 2 is a class that the model does not know "
         "(ill, well)."
     }
 
@@ -283,7 +292,10 @@ def test_empty_folder_holds_no_result(tmp_path: Path) -> None:
         {"model": None, "preparation": None},
         {"model": {"name": "Nothing"}, "preparation": None},
         {"preparation": {"kind": "binary", "classes": [0, 1], "shape": [3], "pipeline": None}},
-        {"model": {"name": "Nope"}, "preparation": {"kind": "binary", "classes": [0, 1], "shape": [3], "pipeline": None}},
+        {
+            "model": {"name": "Nope"},
+            "preparation": {"kind": "binary", "classes": [0, 1], "shape": [3], "pipeline": None},
+        },
     ],
 )
 def test_model_file_without_what_belongs_to_a_model_is_refused(
@@ -296,7 +308,9 @@ def test_model_file_without_what_belongs_to_a_model_is_refused(
 
 def test_model_file_is_refused_for_another_model(result: fp.Result, tmp_path: Path) -> None:
     result.fitted.save(tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="Softmax predicts three or more classes, but the labels are two classes"):
+    with pytest.raises(
+        ModelError, match="Softmax predicts three or more classes, but the labels are two classes"
+    ):
         fp.Fitted.load(tmp_path / "model.safetensors", fp.models.Softmax())
     with pytest.raises(ModelError, match='it lacks "prior"'):
         fp.Fitted.load(tmp_path / "model.safetensors", fp.models.GaussianNB())
@@ -373,7 +387,9 @@ def test_model_is_the_arrays_by_their_names(result: fp.Result) -> None:
 
 
 def test_result_file_is_json_that_any_reader_takes(tmp_path: Path) -> None:
-    clients = [fp.ClientData(c.id, c.train, c.train.take(np.flatnonzero(c.train.y == 0))) for c in two_classes()]
+    clients = [
+        fp.ClientData(c.id, c.train, c.train.take(np.flatnonzero(c.train.y == 0))) for c in two_classes()
+    ]
     fp.train(fp.models.Logistic(), clients, rounds=1, folder=tmp_path)
 
     def refuse(constant: str) -> None:

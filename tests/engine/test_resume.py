@@ -221,7 +221,9 @@ def test_changed_setting_of_a_step_is_named_by_its_place(tmp_path: Path) -> None
 def test_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
     train(tmp_path, rounds=2)
     before = contents(tmp_path)
-    with pytest.raises(ConfigError, match=r"holds a run already: resume it \(resume=True, --resume\) or choose"):
+    with pytest.raises(
+        ConfigError, match=r"holds a run already: resume it \(resume=True, --resume\) or choose"
+    ):
         train(tmp_path, rounds=3)
     assert contents(tmp_path) == before
 
@@ -276,7 +278,9 @@ def test_damaged_checkpoint_is_refused_by_name_and_changes_nothing(damage: str, 
     latest = Checkpoints(tmp_path / "checkpoints").path(3)
     latest.write_bytes(DAMAGES[damage](latest.read_bytes()))
     before = contents(tmp_path)
-    with pytest.raises(CheckpointError, match=r"round-00000003\.safetensors.*round-00000002\.safetensors is intact"):
+    with pytest.raises(
+        CheckpointError, match=r"round-00000003\.safetensors.*round-00000002\.safetensors is intact"
+    ):
         train(tmp_path, resume=True)
     assert contents(tmp_path) == before
 
@@ -316,7 +320,9 @@ def test_checkpoint_of_another_job_in_the_folder_is_refused(tmp_path: Path) -> N
         Checkpoints(tmp_path / "other/checkpoints").path(5), Checkpoints(tmp_path / "one/checkpoints").path(5)
     )
     before = contents(tmp_path)
-    with pytest.raises(CheckpointError, match=r"round-00000005\.safetensors\" is a checkpoint of another job"):
+    with pytest.raises(
+        CheckpointError, match=r"round-00000005\.safetensors\" is a checkpoint of another job"
+    ):
         train(tmp_path / "one", resume=True)
     assert contents(tmp_path) == before
 
@@ -366,7 +372,10 @@ class Nursery:
 
     def __init__(self, width: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", NURSERY, str(width)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", NURSERY, str(width)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._read() == "ready"
 
@@ -473,22 +482,22 @@ def test_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone(
     job: str, nursery: Nursery, tmp_path: Path
 ) -> None:
     kills, within = survives_kills(nursery, job, 60, tmp_path, random.Random(job))
-    print(job, kills, within)
     assert kills >= 10
     assert within >= 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["FedAvg", "FedAdam", "SCAFFOLD"])
-@pytest.mark.parametrize("attempt", range(10))
+@pytest.mark.parametrize("attempt", range(3))
 def test_run_of_a_large_model_killed_at_random_moments_ends_with_the_bits_of_one_left_alone(
     job: str, attempt: int, tmp_path: Path
 ) -> None:
-    # 2,000,020 weights: a checkpoint of SCAFFOLD is 80 MB.
-    nursery = Nursery(width=100_000)
+    # 1,000,020 weights: a checkpoint of SCAFFOLD is 40 MB.
+    nursery = Nursery(width=50_000)
     try:
-        kills, within = survives_kills(nursery, job, 60, tmp_path, random.Random(attempt))
+        kills, within = survives_kills(nursery, job, 120, tmp_path, random.Random(attempt))
     finally:
         nursery.close()
+        shutil.rmtree(tmp_path)
     assert kills >= 10
     assert within >= 3

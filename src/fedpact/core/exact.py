@@ -31,7 +31,7 @@ _EXCESS = 1 + 2.0**-40
 
 
 def quantised_weight(weight: float, client: str = "") -> Fraction:
-    """Return a client's weight as it enters a sum: whole numbers as they are, others as multiples of 2^-64.
+    """Return a client's weight as it enters a sum: rounded down to a multiple of 2^-64.
 
     Raises:
         UpdateError: it is NaN, infinite or negative.
@@ -40,7 +40,8 @@ def quantised_weight(weight: float, client: str = "") -> Fraction:
         raise UpdateError(
             f'client "{client}" gave its update the weight {weight:g}; a weight is a finite number, 0 or more.'
         )
-    return Fraction(round(Fraction(float(weight)) * 2**_WEIGHT_BITS), 2**_WEIGHT_BITS)
+    # Down, so that weights whose sum is the total declared do not exceed it.
+    return Fraction(math.floor(Fraction(float(weight)) * 2**_WEIGHT_BITS), 2**_WEIGHT_BITS)
 
 
 class FixedPointSum:

@@ -42,6 +42,7 @@ _STYLE: dict[Any, Any] = {
     "savefig.dpi": 160.0,
 }
 _MAIN = ("accuracy", "rmse")
+_ABBREVIATIONS = {"auc", "ece", "f1", "mae", "mcc", "mse", "r2", "rmse"}
 
 
 @contextmanager
@@ -102,7 +103,7 @@ def _chosen(history: "pd.DataFrame", metric: str | None) -> str | None:
 def _draw_panel(axes: "Axes", history: "pd.DataFrame", name: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    words = name.replace("_", " ")
+    words = name.upper() if name in _ABBREVIATIONS else name.replace("_", " ")
     axes.set_title(
         "Training loss" if name == "train_loss" else f"{words[:1].upper()}{words[1:]} on held-out rows"
     )

@@ -12,9 +12,10 @@ import fedpact
 from fedpact.core.job import Job
 from fedpact.engine.evaluation import Evaluation
 from fedpact.engine.result import Result
-from fedpact.learn.metrics import LARGER_IS_BETTER, calibration_curve, roc_curve
+from fedpact.learn.metrics import LARGER_IS_BETTER
 from fedpact.report import charts, page, words
 from fedpact.report.docstrings import settings
+from fedpact.report.held_out import held_out_section
 from fedpact.report.toml import job_toml
 from fedpact.report.words import many
 
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
 _MOST_CLIENTS = 40
 _MOST_WORST = 25
 _OF_EACH_CLIENT = ("accuracy", "auc", "log_loss", "rmse", "r2")
-_MOST_CLASSES = 12
-_MOST_ROC = 6
 _MOST_FAILURES = 50
-_COLOURS = ("1", "2", "3", "4", "5", "6")
 
 
 def run_page(result: Result, labels: "pd.DataFrame | None" = None) -> str:
@@ -49,7 +47,7 @@ def run_sections(result: Result, labels: "pd.DataFrame | None" = None) -> list[s
         _key_figures(result),
         _training(result),
         _clients(result, labels),
-        *_held_out(result),
+        _held_out(result),
         _failures(result),
         _settings(result),
     ]
@@ -141,7 +139,7 @@ def _over_rounds(
     if not present or not history[list(present.values())].notna().any(axis=None):
         return None
     rounds = history.index.to_numpy(np.float64)
-    styles = dict(zip(columns, ("2", "muted", "1") if len(columns) == 3 else _COLOURS, strict=False))
+    styles = dict(zip(columns, ("1",) if len(columns) == 1 else ("2", "muted", "1"), strict=True))
     lines = [
         charts.Line(name, rounds, history[column].to_numpy(np.float64), styles[name])
         for name, column in present.items()
@@ -237,118 +235,11 @@ def _bar(metric: str, value: float, clients: "pd.DataFrame") -> str:
     return page.bar_cell(words.score(metric, value), value / longest if longest else 0.0)
 
 
-def _held_out(result: Result) -> list[str]:
-    evaluation = result.evaluation
-    if evaluation is None:
-        return []
-    if not evaluation.rows:
-        return [page.section("On held-out rows", _not_judged(evaluation))]
-    classes = [str(each) for each in result.fitted.preparation.labels.classes]
-    drawn = [_roc(evaluation, classes), _calibration(evaluation, classes)]
-    return [
-        page.section(
-            "On held-out rows",
-            _metrics(evaluation),
-            page.charts(*drawn),
-            _confusion(evaluation, classes),
-            _not_judged(evaluation),
-        )
-    ]
-
-
-def _metrics(evaluation: Evaluation) -> str:
-    summary = evaluation.summary()
-    rows = []
-    for name, value in evaluation.metrics.items():
-        if name.endswith("_error"):
-            continue
-        over = summary[name]
-        cells = [words.score(name, each) for each in (over.mean, over.std, over.worst)]
-        rows.append(
-            [
-                words.capital(words.label(name)),
-                words.score(name, value),
-                *cells,
-                over.worst_client or words.MISSING,
-                words.METRICS[name].meaning,
-            ]
-        )
-    head = ["metric", "all rows", "mean of clients", "deviation", "worst", "worst client", "what it says"]
-    return page.table(head, rows, text_columns=(0, 5, 6))
-
-
-def _roc(evaluation: Evaluation, classes: list[str]) -> tuple[str, str, str] | None:
-    scores = evaluation.sums.get("scores")
-    if scores is None:
-        return None
-    several = scores.ndim == 3
-    numbers: list[int | None] = list(range(min(len(scores), _MOST_ROC))) if several else [None]
-    lines = [charts.Line("", np.array([0.0, 1.0]), np.array([0.0, 1.0]), "muted", dashed=True)]
-    for place, label in enumerate(numbers):
-        false_positive, true_positive = roc_curve(evaluation.sums, label)
-        if not (np.isfinite(false_positive).all() and np.isfinite(true_positive).all()):
-            continue
-        corners = _corners(false_positive, true_positive)
-        lines.append(charts.Line("", false_positive[corners], true_positive[corners], _COLOURS[place]))
-    if len(lines) == 1:
-        return None
-    which = "class 1" if len(classes) < 2 else f'class "{classes[1]}"'
-    text = "Dashed: chance."
-    if several:
-        coloured = ", ".join(classes[: len(numbers)])
-        text = f"Each class against the rest ({coloured}). {text}"
-    title = "ROC curves" if several else f"ROC curve of {which}"
-    text = f"Area {words.number(evaluation.metrics['auc'])}. {text}"
-    x, y = charts.Axis("false positive rate", 0, 1), charts.Axis("true positive rate", 0, 1)
-    return title, text, charts.line_chart(title, lines, x, y)
-
-
-def _corners(x: Any, y: Any) -> Any:
-    """Return where a curve of many steps turns; the points between lie on straight lines."""
-    dx, dy = np.diff(x), np.diff(y)
-    moved = np.flatnonzero((dx != 0) | (dy != 0)) + 1
-    points = np.concatenate([[0], moved])
-    a, b = np.diff(x[points]), np.diff(y[points])
-    turns = np.flatnonzero(np.abs(a[:-1] * b[1:] - a[1:] * b[:-1]) > 1e-15) + 1
-    return np.unique(points[np.concatenate([[0], turns, [len(points) - 1]])])
-
-
-def _calibration(evaluation: Evaluation, classes: list[str]) -> tuple[str, str, str] | None:
-    if "calibration_rows" not in evaluation.sums:
-        return None
-    curve = calibration_curve(evaluation.sums)
-    marks = 2 + 6 * np.sqrt(curve.rows / curve.rows.max())
-    lines = [
-        charts.Line("", np.array([0.0, 1.0]), np.array([0.0, 1.0]), "muted", dashed=True),
-        charts.Line("", curve.mean_predicted, curve.observed_share, "1", marks=marks),
-    ]
-    text = "On the dashed line, of rows given 80 % as many come true. Larger points hold more rows."
-    of = " of the predicted class" if len(classes) > 2 else ""
-    x, y = charts.Axis(f"predicted probability{of}", 0, 1), charts.Axis("observed share", 0, 1)
-    return "Calibration", text, charts.line_chart("Calibration", lines, x, y)
-
-
-def _confusion(evaluation: Evaluation, classes: list[str]) -> str:
-    matrix = evaluation.sums.get("confusion")
-    if matrix is None or not 2 <= len(classes) <= _MOST_CLASSES:
+def _held_out(result: Result) -> str:
+    if result.evaluation is None:
         return ""
-    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    rows = [
-        [name, *(page.shaded_cell(words.number(n), p) for n, p in zip(counts, share, strict=True))]
-        for name, counts, share in zip(classes, matrix, shares, strict=True)
-    ]
-    text = (
-        "Held-out rows by true class (down) and predicted class (across); the darker, the larger its share."
-    )
-    return page.table(["true \\ predicted", *classes], rows, kind="matrix") + page.paragraph(text, "quiet")
-
-
-def _not_judged(evaluation: Evaluation) -> str:
-    if not evaluation.failures:
-        return ""
-    text = "These clients could not judge the model and are in none of the numbers above:"
-    return page.paragraph(text) + page.table(
-        ["client", "reason"], evaluation.failures.items(), text_columns=(0, 1)
+    return held_out_section(
+        result.evaluation, [str(each) for each in result.fitted.preparation.labels.classes]
     )
 
 

@@ -140,7 +140,7 @@ def duration(seconds: float) -> str:
     """Return a length of time.
 
     >>> duration(0.0042), duration(3.14159), duration(83), duration(7300)
-    ('4.2 ms', '3.1 s', '1 min 23 s', '2 h 2 min')
+    ('4.2 ms', '3.1 s', '1 min 23 s', '2 h 1 min')
     """
     if seconds < 0.9995:
         return f"{seconds * 1000:.2g} ms" if seconds < 0.0995 else f"{seconds * 1000:.0f} ms"
