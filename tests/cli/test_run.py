@@ -22,13 +22,13 @@ def test_run_does_what_the_job_says(tmp_path: Path) -> None:
     assert result.job.name == "tumours"
 
 
-def test_default_folder_has_the_job_s_name_and_the_digest_that_is_kept(
+def test_default_folder_has_the_name_and_the_identity_of_the_job_that_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("run", job_file(tmp_path)).exit_code == 0
     (folder,) = (tmp_path / "runs").iterdir()
-    assert folder.name == f"tumours-{Result.load(folder).job.digest[:8]}"
+    assert folder.name == f"tumours-{Result.load(folder).job.identity[:8]}"
 
 
 def test_name_that_is_no_file_name_still_has_a_folder(
@@ -174,7 +174,7 @@ def test_run_is_not_resumed_over_other_data(tmp_path: Path) -> None:
     assert call(*words).exit_code == 0
     ended = call(*words, "--resume", "--set", "rounds=5", "--set", "data.seed=1")
     assert ended.exit_code == 10
-    assert '"seed":1' in ended.stderr
+    assert "data.seed was null and is 1 now" in ended.stderr
     assert len(Result.load(tmp_path / "run").history) == 3
 
 

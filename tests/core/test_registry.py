@@ -13,9 +13,10 @@ from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.optimizers import SGD, Adam
 from fedpact.algorithms.schedules import CosineDecay, Warmup
 from fedpact.channel import TRANSFORMS
-from fedpact.core.errors import ConfigError
+from fedpact.core.errors import ConfigError, DependencyError
 from fedpact.data import STEPS
 from fedpact.engine.stop import STOP_RULES
+from fedpact.learn import MODELS
 
 
 def through_json(spec):
@@ -102,7 +103,7 @@ def test_what_is_wrong_with_a_specification_is_said(spec, sentence):
 
 
 def test_a_setting_that_is_missing_is_named():
-    with pytest.raises(ConfigError, match=r"channel stage Clip: .*norm"):
+    with pytest.raises(ConfigError, match=r"channel stage Clip needs \"norm\" \(float\); add it"):
         TRANSFORMS.build("Clip")
 
 
@@ -163,3 +164,14 @@ def test_only_a_dataclass_is_built_from_its_place():
 def test_what_is_no_dataclass_cannot_be_described():
     with pytest.raises(ConfigError, match="is no algorithm; give one of"):
         ALGORITHMS.describe(FedAvg)
+
+
+def test_none_can_be_spelt_in_a_file():
+    assert ALGORITHMS.build({"name": "FedAvg", "batch_size": "none"}) == FedAvg(batch_size=None)
+
+
+def test_a_part_whose_library_is_not_installed_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "fedpact.learn.torch", raising=False)
+    with pytest.raises(DependencyError, match=r'the model "Torch" needs torch: pip install "fedpact\[torch\]"'):
+        MODELS.load("Torch")

@@ -307,7 +307,7 @@ def test_cohort_larger_than_the_population(tmp_path: Path) -> None:
 
 
 def test_quorum_larger_than_the_population(tmp_path: Path) -> None:
-    refused(QuorumError, "4 of 4 clients answered, 9 are needed", tmp_path, quorum=9)
+    refused(ConfigError, "the quorum is 9 clients, but only 4 are asked in a round", tmp_path, quorum=9)
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,7 @@ FAILURES = {
     ),
     "more rows than it has": (
         lambda u: replace(u, weight=1000),
-        'client "nice" gave its update the weight 1000; with 1 added before, that is more than the total of 8 declared '
-        "for this round.",
+        'client "nice" gave its update the weight 1000; it has announced 2.',
     ),
 }
 

@@ -112,6 +112,13 @@ def test_a_named_client_that_is_not_there_is_an_error():
 
 def test_a_cohort_larger_than_the_population_is_refused():
     with pytest.raises(ConfigError, match="cohort is 21 clients, but there are only 20; ask for at most 20"):
-        check_cohort(21, 20)
+        check_cohort(21, 1, 20)
     for fine in (20, 1, 0.5, 1.0, None):
-        check_cohort(fine, 20)
+        check_cohort(fine, 1, 20)
+
+
+def test_a_quorum_larger_than_the_cohort_is_refused():
+    with pytest.raises(ConfigError, match="quorum is 6 clients, but only 5 are asked in a round; ask for .* at most 5"):
+        check_cohort(0.25, 6, 20)
+    for fine in (5, 1, 0.5, 1.0):
+        check_cohort(0.25, fine, 20)

@@ -2,7 +2,6 @@
 
 import shlex
 import tomllib
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +23,7 @@ def run(
     ] = False,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Where to keep the run; runs/NAME-DIGEST unless given.", show_default=False),
+        typer.Option(help="Where to keep the run; runs/NAME-IDENTITY unless given.", show_default=False),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -43,13 +42,12 @@ def run(
 
     from fedpact.cli.progress import RoundProgress
     from fedpact.core.job import Job
+    from fedpact.engine.train import complete
     from fedpact.engine.train import run as run_job
     from fedpact.report.words import many
 
-    job = _written_out(Job.from_toml(job_file, overrides))
+    job = complete(Job.from_toml(job_file, overrides))
     place = folder or _default_folder(job, resume)
-    if resume:
-        _check_same_data(job, place)
     output = Output(as_json, quiet)
     output.say(f"Job {job.name} ({job.digest[:8]}), at most {many(job.rounds, 'round')}, kept in {place}")
     again = ["fedpact", "run", str(job_file), "--resume", "--folder", str(place)]
@@ -76,26 +74,11 @@ def _setting(text: str) -> tuple[str, Any]:
     return key.strip(), parsed["value"] if len(parsed) == 1 else value.strip()
 
 
-def _written_out(job: "Job") -> "Job":
-    """Return the job with every setting of its parts, as `run` keeps it: its digest names the folder."""
-    from fedpact.core.job import Job
-    from fedpact.engine.train import Parts
-
-    parts = Parts.of(job.model, job.algorithm, job.preprocess, job.channel, job.stop)
-    return Job.of({**job.model_dump(), **parts.specs()})
-
-
 def _default_folder(job: "Job", resume: bool) -> Path:
     """Return the job's own folder; to resume, that of a run of this job with another length, if there is one."""
-    from fedpact.core.job import canonical_json
-
     # A name may hold anything, a file's name may not.
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in job.name).lstrip(".") or "job"
-    own = Path("runs") / f"{name}-{job.digest[:8]}"
-    before = _job_in(own)
-    if before is not None and before.data != job.data:
-        # The digest says what is computed, not on which rows.
-        own = own.with_name(f"{own.name}-{sha256(canonical_json(job.data).encode()).hexdigest()[:8]}")
+    own = Path("runs") / f"{name}-{job.identity[:8]}"
     if not resume or own.exists():
         return own
     begun = sorted(Path("runs").glob("*/job.json"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -104,23 +87,6 @@ def _default_folder(job: "Job", resume: bool) -> Path:
         if before is not None and (before.lineage, before.data) == (job.lineage, job.data):
             return folder
     return own
-
-
-def _check_same_data(job: "Job", folder: Path) -> None:
-    """Refuse to go on over other rows than those that the run in a folder was started with.
-
-    Raises:
-        CheckpointError: its data differ.
-    """
-    from fedpact.core.errors import CheckpointError
-    from fedpact.core.job import canonical_json
-
-    before = _job_in(folder)
-    if before is not None and before.data != job.data:
-        raise CheckpointError(
-            f'"{folder}" holds a run over other data: {canonical_json(before.data)}, not '
-            f"{canonical_json(job.data)}. Choose another folder, or resume it with its own data."
-        )
 
 
 def _job_in(folder: Path) -> "Job | None":

@@ -128,6 +128,11 @@ class Job(BaseModel):
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
     @property
+    def identity(self) -> str:
+        """SHA-256 of the whole job, in hex, also of where its rows are: two runs with one identity are one run."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+    @property
     def lineage(self) -> str:
         """SHA-256 of all that decides a round, in hex: the job without its name, length and stop rules.
 

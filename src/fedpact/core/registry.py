@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fedpact.core.errors import ConfigError, suggest
+from fedpact.core.errors import ConfigError, DependencyError, suggest
 
 Spec = dict[str, Any]
+
+# Which extra of the package installs a library.
+_EXTRAS = {"torch": "torch", "sklearn": "sklearn", "matplotlib": "plot"}
 
 
 class Registry:
@@ -46,6 +49,7 @@ class Registry:
 
         Raises:
             ConfigError: there is none; the nearest name is suggested.
+            DependencyError: it needs a library that is not installed.
         """
         if ":" in name:
             return self._imported(name)
@@ -56,7 +60,14 @@ class Registry:
                 f"Known: {', '.join(sorted(self._entries))}."
             )
         module, _, attribute = self._entries[folded[name.casefold()]].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name not in _EXTRAS:
+                raise
+            raise DependencyError(
+                f'the {self.what} "{name}" needs {error.name}: pip install "fedpact[{_EXTRAS[error.name]}]".'
+            ) from None
 
     def _imported(self, name: str) -> Any:
         module, _, attribute = name.partition(":")
@@ -102,6 +113,9 @@ class Registry:
                     f'{self.what} {name}: "{key}" is {value!r}; it must be {_spell(hints[key])}.'
                 )
             arguments[key] = value
+        for key, field in settings.items():
+            if key not in arguments and field.default is field.default_factory is dataclasses.MISSING:
+                raise ConfigError(f'{self.what} {name} needs "{key}" ({_spell(hints[key])}); add it.')
         try:
             return cls(**arguments)
         except TypeError as error:
@@ -135,10 +149,13 @@ class Registry:
 
 
 def _as_hinted(value: Any, hint: Any) -> Any:
-    """Return numpy's numbers as Python's, and an int as a float where a float is wanted: 1 and 1.0 are one job."""
+    """Return numpy's numbers as Python's, an int as a float where a float is wanted, and "none" as None."""
     if isinstance(value, np.generic):
         value = value.item()
     options = _options(hint)
+    if value == "none" and type(None) in options and str not in options:
+        # TOML has no word of its own for it.
+        return None
     if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
         return float(value)
     return value

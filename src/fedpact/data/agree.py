@@ -216,7 +216,7 @@ def _refuse_missing(missing: NDArray[np.bool_]) -> None:
 
 
 def _plain(label: Any) -> Any:
-    """Return a label as a plain bool, int or str; 1.0 and 1 are the same class."""
+    """Return a label as a plain int or str; True, 1.0 and 1 are the same class."""
     label = label.item() if isinstance(label, np.generic) else label
     if isinstance(label, bool):
         return int(label)

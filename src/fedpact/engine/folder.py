@@ -40,10 +40,9 @@ class RunFolder:
                 raise ConfigError(
                     f'"{path}" holds a run already: resume it (resume=True, --resume) or choose another folder.'
                 )
-            other_data = None not in (before.data, job.data) and before.data != job.data
-            if before.lineage != job.lineage or other_data:
+            if differences := list(_differences("", *_what_must_be_alike(before, job))):
                 raise CheckpointError(
-                    f'"{path}" holds a run of another job: {_difference(before, job)}. Choose another folder, or '
+                    f'"{path}" holds a run of another job: {"; ".join(differences)}. Choose another folder, or '
                     "resume it with the job it was started with."
                 )
         elif (folder.path / "result.json").exists():
@@ -102,10 +101,13 @@ class RunFolder:
             raise CheckpointError(f'"{self._preparation}" cannot be read: {error}') from None
 
 
-def _difference(before: Job, now: Job) -> str:
-    may_change = {"name", "data", "rounds", "stop", "evaluate_every"}
+def _what_must_be_alike(before: Job, now: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    may_change = {"name", "rounds", "stop", "evaluate_every"}
+    if before.data is None or now.data is None:
+        # Clients given in Python have no name that could be compared.
+        may_change.add("data")
     a, b = (job.model_dump(mode="json", exclude=may_change) for job in (before, now))
-    return "; ".join(_differences("", a, b))
+    return a, b
 
 
 def _differences(name: str, before: Any, now: Any) -> Iterator[str]:

@@ -97,7 +97,7 @@ def hold_round(
     stream = seed.child("round", round, task.verb)
     for answer in engine.ask(algorithm, model, task, population, ids, kept, channel, context, stream):
         seconds[answer.client] = answer.seconds
-        error = _take(answer, accumulator)
+        error = _take(answer, accumulator, weights[answer.client])
         if isinstance(error, rules.fatal):
             raise error
         if error is not None:
@@ -131,9 +131,13 @@ def reason(error: Exception) -> str:
     return text if isinstance(error, FedpactError | TimeoutError) else f"{type(error).__name__}: {text}"
 
 
-def _take(answer: Answer, accumulator: Accumulator) -> Exception | None:
+def _take(answer: Answer, accumulator: Accumulator, most: float) -> Exception | None:
     if answer.update is None:
         return answer.error
+    if answer.update.weight > most:
+        return UpdateError(
+            f'client "{answer.client}" gave its update the weight {answer.update.weight:g}; it has announced {most:g}.'
+        )
     try:
         accumulator.add(answer.update)
     except UpdateError as error:

@@ -15,7 +15,8 @@ from fedpact.engine.evaluation import Evaluation, evaluate_clients
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import Population
 from fedpact.engine.rounds import Outcome, Rules, hold_round
-from fedpact.learn.metrics import LARGER_IS_BETTER, check_name
+from fedpact.engine.stop import goodness
+from fedpact.learn.metrics import check_name
 
 Record = Mapping[str, Any]
 OnRound = Callable[[Record], None]
@@ -49,7 +50,7 @@ class Keep:
         """Return how good a round is by the metric `best`; larger is better."""
         if self.best is None or self.best not in record:
             return None
-        return float(record[self.best]) * (1 if LARGER_IS_BETTER[self.best] else -1)
+        return goodness(self.best, float(record[self.best]))
 
 
 # What the record of a client starts from.

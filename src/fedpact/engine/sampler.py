@@ -52,8 +52,8 @@ def count_of(number: int | float | None, total: int) -> int:
     return math.ceil(Fraction(str(number)) * total) if isinstance(number, float) else number
 
 
-def check_cohort(cohort: int | float | None, total: int) -> None:
-    """Refuse a cohort larger than the population.
+def check_cohort(cohort: int | float | None, quorum: int | float, total: int) -> None:
+    """Refuse a cohort larger than the population, and a quorum larger than the cohort.
 
     Raises:
         ConfigError: it is.
@@ -62,4 +62,10 @@ def check_cohort(cohort: int | float | None, total: int) -> None:
         raise ConfigError(
             f"the cohort is {cohort} clients, but there are only {total}; ask for at most {total}, or for a "
             "share such as 0.5."
+        )
+    asked = count_of(cohort, total)
+    if isinstance(quorum, int) and quorum > asked:
+        raise ConfigError(
+            f"the quorum is {quorum} clients, but only {asked} are asked in a round; ask for a quorum of at most "
+            f"{asked}, or for a share such as 0.5."
         )

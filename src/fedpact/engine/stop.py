@@ -49,7 +49,7 @@ class Target:
         present = history[-1].get(self.metric)
         if present is None or isnan(present):
             return None
-        if _goodness(self.metric, present) >= _goodness(self.metric, self.value):
+        if goodness(self.metric, present) >= goodness(self.metric, self.value):
             return f"{self.metric} reached {present:.4g} (target {self.value:g})"
         return None
 
@@ -83,7 +83,7 @@ class NoImprovement:
             if isnan(best):
                 better = not isnan(value)
             else:
-                better = _goodness(self.metric, value) > _goodness(self.metric, best) + self.min_delta
+                better = goodness(self.metric, value) > goodness(self.metric, best) + self.min_delta
             best, age = (value, 0) if better else (best, age + 1)
         if age >= self.patience:
             return f"{self.metric} has not improved on {best:.4g} in {age} evaluated rounds"
@@ -115,7 +115,7 @@ def _check(metric: str) -> None:
         check_name(metric)
 
 
-def _goodness(metric: str, value: float) -> float:
+def goodness(metric: str, value: float) -> float:
     """Return a number that is larger where the metric is better; a bias is judged by its size."""
     if metric == "bias":
         return -abs(value)

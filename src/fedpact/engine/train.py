@@ -62,6 +62,9 @@ def train(
 ) -> Result:
     """Train a model over clients whose rows stay where they are.
 
+    Model, algorithm, steps, stages and rules may also be given as a job file has them: by name, or as a mapping
+    of the name and settings.
+
     Args:
         model: a specification from `fp.models`, a torch.nn.Module, or a scikit-learn estimator.
         clients: a federation, a population, or clients.
@@ -138,11 +141,26 @@ def run(
     Raises:
         FedpactError: what was wrong, where, and what to do.
     """
-    parts = Parts.of(job.model, job.algorithm, job.preprocess, job.channel, job.stop)
-    # With every setting written out, as `train` writes it: a job has one digest, however it was given.
-    job = Job.of({**job.model_dump(), **parts.specs()})
+    job, parts = _completed(job)
     population = as_population(load_clients(job) if clients is None else clients)
     return _execute(job, parts, population, folder, resume, keep or Keep(), on_round)
+
+
+def complete(job: Job) -> Job:
+    """Return the job with every setting of its parts written out, as `train` writes it.
+
+    A job has one digest, however much of it was left to defaults.
+
+    Raises:
+        ConfigError: a name or a setting is wrong.
+        ModelError: the model is none.
+    """
+    return _completed(job)[0]
+
+
+def _completed(job: Job) -> "tuple[Job, Parts]":
+    parts = Parts.of(job.model, job.algorithm, job.preprocess, job.channel, job.stop)
+    return Job.of({**job.model_dump(), **parts.specs()}), parts
 
 
 @dataclass(frozen=True)
@@ -234,7 +252,7 @@ def _execute(
     on_round: OnRound | None,
 ) -> Result:
     channel = Channel(parts.stages, parts.algorithm)
-    check_cohort(job.cohort, len(raw.ids(0)))
+    check_cohort(job.cohort, job.quorum, len(raw.ids(0)))
     if resume and folder is None:
         raise ConfigError("there is nothing to resume from: name the folder of the run.")
     place = None if folder is None else RunFolder.open(folder, job, resume)

@@ -13,8 +13,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 def job_toml(job: Job) -> str:
     """Return the job as TOML that `Job.from_toml` reads back to the same digest.
 
-    Settings of the job that have their default are left out. A None inside a part, which TOML has no word for,
-    appears as a comment; such a job cannot be read back to the same digest.
+    Settings of the job that have their default are left out. None, which TOML has no word for, is "none".
     """
     settings = job.model_dump(mode="json", exclude_defaults=True)
     top = {key: value for key, value in settings.items() if not _is_section(value)}
@@ -32,10 +31,7 @@ def _is_section(value: Any) -> bool:
 
 
 def _lines(table: Mapping[str, Any]) -> list[str]:
-    return [
-        f"# {_key(key)} is none" if value is None else f"{_key(key)} = {_value(value)}"
-        for key, value in table.items()
-    ]
+    return [f"{_key(key)} = {_value(value)}" for key, value in table.items()]
 
 
 def _key(key: str) -> str:
@@ -43,10 +39,12 @@ def _key(key: str) -> str:
 
 
 def _value(value: Any) -> str:
+    if value is None:
+        return '"none"'
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Mapping):
-        inside = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items() if each is not None)
+        inside = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(each) for each in value)}]"
