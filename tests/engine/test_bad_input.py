@@ -17,7 +17,6 @@ from fedpact.core.errors import (
     DataError,
     FedpactError,
     ModelError,
-    QuorumError,
 )
 from fedpact.core.vector import Vector
 from fedpact.store.modelfile import save_model

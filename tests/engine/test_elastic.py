@@ -86,7 +86,9 @@ def test_client_that_comes_back_has_its_control_variate_still(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "algorithm", [fp.FedAvg(**LOCAL), fp.SCAFFOLD(**LOCAL), fp.Cyclic(**LOCAL)], ids=repr
+    "algorithm",
+    [fp.FedAvg(**LOCAL), fp.SCAFFOLD(**LOCAL), fp.Cyclic(**LOCAL)],
+    ids=["FedAvg", "SCAFFOLD", "Cyclic"],
 )
 @pytest.mark.parametrize("stopped_after", [2, 3, 5])
 def test_run_whose_clients_change_is_resumed_with_the_clients_of_that_moment(
@@ -218,10 +220,10 @@ def test_federation_that_everybody_leaves_ends_with_a_quorum_error() -> None:
 
 def test_client_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     population = Clients(two_classes())
-    actions = after(round1=lambda: population.slow.update(b=0.5), round2=population.slow.clear)
-    result = train(population, timeout_s=0.2, on_round=actions, rounds=3)
+    actions = after(round1=lambda: population.slow.update(b=2.0), round2=population.slow.clear)
+    result = train(population, timeout_s=0.5, on_round=actions, rounds=3)
     assert result.failures.to_dict(orient="records") == [
-        {"round": 2, "client": "b", "reason": "no answer within 0.2 s"}
+        {"round": 2, "client": "b", "reason": "no answer within 0.5 s"}
     ]
     assert result.history["clients"].tolist() == [4, 3, 4]
 

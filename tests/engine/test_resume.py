@@ -335,7 +335,6 @@ import os, sys
 import numpy as np
 import pandas, pyarrow
 import fedpact as fp
-from fedpact.store.checkpoint import Checkpoints
 
 LOCAL = {"lr": 0.1, "local_steps": 2, "batch_size": 8}
 JOBS = {
@@ -371,8 +370,11 @@ class Nursery:
     """Runs jobs in processes of their own, to be killed."""
 
     def __init__(self, width: int) -> None:
+        # A process with threads cannot be forked safely.
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", NURSERY, str(width)],
+            env=one_thread,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -422,9 +424,10 @@ def being_written(folder: Path) -> list[Path]:
 
 
 def wait_for_writing(folder: Path, times: int) -> None:
-    """Return when the n-th checkpoint since now is being written, or the run has ended."""
+    """Return when the n-th checkpoint since now is being written, or the run has ended, or after a minute."""
     seen: set[str] = set()
-    while len(seen) < times and not (folder / "result.json").exists():
+    deadline = time.monotonic() + 60
+    while len(seen) < times and not (folder / "result.json").exists() and time.monotonic() < deadline:
         time.sleep(2e-4)
         seen.update(path.name for path in being_written(folder))
 
@@ -451,8 +454,10 @@ def kill_until_done(
         else:
             time.sleep(luck.uniform(0, longest))
         os.kill(process, signal.SIGKILL)
-        if nursery.wait() == 0:
+        ended = nursery.wait()
+        if ended == 0:
             return kills, within
+        assert ended == -signal.SIGKILL
         kills += 1
         within += bool(being_written(folder))
         checkpoints = Checkpoints(folder / "checkpoints")

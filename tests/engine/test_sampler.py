@@ -118,7 +118,9 @@ def test_a_cohort_larger_than_the_population_is_refused():
 
 
 def test_a_quorum_larger_than_the_cohort_is_refused():
-    with pytest.raises(ConfigError, match="quorum is 6 clients, but only 5 are asked in a round; ask for .* at most 5"):
+    with pytest.raises(
+        ConfigError, match=r"quorum is 6 clients, but only 5 are asked in a round; ask for .* at most 5"
+    ):
         check_cohort(0.25, 6, 20)
     for fine in (5, 1, 0.5, 1.0):
         check_cohort(0.25, fine, 20)

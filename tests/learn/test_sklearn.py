@@ -8,7 +8,6 @@ import pytest
 
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.core import Accumulator, ClientData, Rows, Schema, Seed, Vector
-from fedpact.algorithms.fedavg import FedAvg
 from fedpact.core.errors import ConfigError, DataError, FedpactError, ModelError
 from fedpact.core.model import FittingModel
 from fedpact.learn import MODELS

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedpact.engine.progress import console
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-
-# A file or a pipe has no width of its own.
-_WIDTH_OF_A_PIPE = 120
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,6 @@ class Output:
         """Say something meanwhile, on standard error."""
         if not self.quiet:
             console(sys.stderr).print(text, soft_wrap=True)
-
-
-def console(stream: Any) -> "Console":
-    """Return a console that prints text as it is, markup and all."""
-    from rich.console import Console
-
-    width = None if stream.isatty() else _WIDTH_OF_A_PIPE
-    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Iterable[int] = (0,)) -> "Table":

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedpact.cli.common import AsJson, Output, console, grid
+from fedpact.cli.common import AsJson, Output, grid
+from fedpact.engine.progress import console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,7 +104,7 @@ def _show(output: Output, comparison: "Comparison") -> None:
 
 
 def _table(comparison: "Comparison", is_wide: bool) -> "Table":
-    from fedpact.report.words import label, score
+    from fedpact.engine.words import label, score
 
     ids = comparison.federation.ids
     metrics = ("auc", "balanced_accuracy") if is_wide else ("auc",)

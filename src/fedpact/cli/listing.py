@@ -151,8 +151,8 @@ def _dataset(name: str) -> Part:
     from importlib import import_module
 
     from fedpact.data.datasets import DATASETS, describe
+    from fedpact.engine.words import many, size
     from fedpact.report.docstrings import settings
-    from fedpact.report.words import many, size
 
     about = next(each for each in describe() if each.name == name)
     module, function = DATASETS[name].split(":")
@@ -168,8 +168,8 @@ def _dataset(name: str) -> Part:
 
 
 def _metric(name: str) -> Part:
+    from fedpact.engine.words import METRICS
     from fedpact.learn.metrics import LARGER_IS_BETTER
-    from fedpact.report.words import METRICS
 
     better = "higher is better" if LARGER_IS_BETTER[name] else "lower is better"
     return Part(

@@ -40,8 +40,8 @@ def predict(
     """
     from fedpact.data.tables import read_table
     from fedpact.engine.result import Fitted
+    from fedpact.engine.words import many
     from fedpact.report.source import check_finished
-    from fedpact.report.words import many
 
     if model.is_dir():
         check_finished(model)

@@ -40,11 +40,10 @@ def run(
     """Carry out a job. Every round is kept, so that Ctrl-C and --resume change nothing in the result."""
     overrides = dict(_setting(text) for text in settings or [])
 
-    from fedpact.cli.progress import RoundProgress
     from fedpact.core.job import Job
     from fedpact.engine.train import complete
     from fedpact.engine.train import run as run_job
-    from fedpact.report.words import many
+    from fedpact.engine.words import many
 
     job = complete(Job.from_toml(job_file, overrides))
     place = folder or _default_folder(job, resume)
@@ -53,8 +52,7 @@ def run(
     again = ["fedpact", "run", str(job_file), "--resume", "--folder", str(place)]
     again += [word for text in settings or [] for word in ("--set", text)]
     try:
-        with RoundProgress(job.rounds, _watched(job), quiet) as progress:
-            result = run_job(job, folder=place, resume=resume, on_round=progress)
+        result = run_job(job, folder=place, resume=resume, progress=not quiet)
     except KeyboardInterrupt:
         _say_stopped(place, shlex.join(again))
         raise typer.Exit(INTERRUPTED) from None
@@ -100,13 +98,6 @@ def _job_in(folder: Path) -> "Job | None":
         return None
 
 
-def _watched(job: "Job") -> str | None:
-    """Return the metric that a stop rule of the job looks at, or None."""
-    return next(
-        (rule["metric"] for rule in job.stop if "metric" in rule and rule["metric"] != "train_loss"), None
-    )
-
-
 def _say_stopped(place: Path, again: str) -> None:
     from fedpact.engine.folder import RunFolder
     from fedpact.store.checkpoint import Checkpoints
@@ -118,7 +109,7 @@ def _say_stopped(place: Path, again: str) -> None:
 
 def _show(output: Output, result: "Result", place: Path) -> None:
     from fedpact.cli.tables import client_table, failure_table, metric_table, result_data
-    from fedpact.report import words
+    from fedpact.engine import words
     from fedpact.report.html import verdict
 
     output.result({**result_data(result), "folder": str(place)})

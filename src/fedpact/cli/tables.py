@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from fedpact.cli.common import grid
+from fedpact.engine import words
 from fedpact.engine.evaluation import Evaluation
 from fedpact.engine.result import Result
 from fedpact.learn.metrics import LARGER_IS_BETTER
-from fedpact.report import words
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -28,9 +28,10 @@ from fedpact.engine.models import (
 )
 from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import prepare
+from fedpact.engine.progress import showing_rounds
 from fedpact.engine.result import Fitted, Result
 from fedpact.engine.rounds import Rules
-from fedpact.engine.runner import Keep, OnRound, Progress, Runner
+from fedpact.engine.runner import Keep, OnRound, Progress, Record, Runner
 from fedpact.engine.sampler import check_cohort
 from fedpact.engine.sources import load_clients
 from fedpact.engine.stop import STOP_RULES, StopRule
@@ -59,6 +60,7 @@ def train(
     resume: bool = False,
     keep: Keep | None = None,
     on_round: OnRound | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Train a model over clients whose rows stay where they are.
 
@@ -85,6 +87,7 @@ def train(
         resume: go on from the newest checkpoint in `folder`, or start if there is none.
         keep: which checkpoints to keep.
         on_round: called after each round with its record.
+        progress: show rounds on standard error as they end; None for where that is a terminal.
 
     Raises:
         FedpactError: what was wrong, where, and what to do.
@@ -116,7 +119,7 @@ def train(
             "initial": None if initial is None else str(initial),
         }
     )
-    return _execute(job, parts, as_population(clients), folder, resume, keep or Keep(), on_round)
+    return _execute(job, parts, as_population(clients), folder, resume, keep or Keep(), on_round, progress)
 
 
 def run(
@@ -127,6 +130,7 @@ def run(
     resume: bool = False,
     keep: Keep | None = None,
     on_round: OnRound | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Carry out a job: the same as `train`, from data instead of objects.
 
@@ -137,13 +141,14 @@ def run(
         resume: go on from the newest checkpoint in `folder`, or start if there is none.
         keep: which checkpoints to keep.
         on_round: called after each round with its record.
+        progress: show rounds on standard error as they end; None for where that is a terminal.
 
     Raises:
         FedpactError: what was wrong, where, and what to do.
     """
     job, parts = _completed(job)
     population = as_population(load_clients(job) if clients is None else clients)
-    return _execute(job, parts, population, folder, resume, keep or Keep(), on_round)
+    return _execute(job, parts, population, folder, resume, keep or Keep(), on_round, progress)
 
 
 def complete(job: Job) -> Job:
@@ -250,6 +255,26 @@ def _execute(
     resume: bool,
     keep: Keep,
     on_round: OnRound | None,
+    progress: bool | None,
+) -> Result:
+    with showing_rounds(job, progress) as show:
+
+        def after_round(record: Record) -> None:
+            show(record)
+            if on_round:
+                on_round(record)
+
+        return _hold(job, parts, raw, folder, resume, keep, after_round)
+
+
+def _hold(
+    job: Job,
+    parts: Parts,
+    raw: Population,
+    folder: str | Path | None,
+    resume: bool,
+    keep: Keep,
+    on_round: OnRound,
 ) -> Result:
     channel = Channel(parts.stages, parts.algorithm)
     check_cohort(job.cohort, job.quorum, len(raw.ids(0)))

@@ -15,7 +15,7 @@ from fedpact.data.federation import Federation
 from fedpact.engine.evaluation import Evaluation
 from fedpact.engine.result import Result
 from fedpact.engine.train import run
-from fedpact.report.words import many, size
+from fedpact.engine.words import many, size
 
 OnTraining = Callable[[str], None]
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpact.engine.words import capital, is_share, label, score
 from fedpact.learn.metrics import LARGER_IS_BETTER
 from fedpact.report import charts, page
 from fedpact.report.comparison import Candidate, Comparison
 from fedpact.report.html import footer, run_sections
-from fedpact.report.words import capital, is_share, label, score
 
 _STYLES = {"alone": "2", "federation": "1", "pooled": "3"}
 _METRICS = {"accuracy": "accuracy", "auc": "AUC", "balanced_accuracy": "balanced accuracy"}

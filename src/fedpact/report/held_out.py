@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from fedpact.engine import words
 from fedpact.engine.evaluation import Evaluation
 from fedpact.learn.metrics import calibration_curve, roc_curve
-from fedpact.report import charts, page, words
+from fedpact.report import charts, page
 
 _MOST_CLASSES = 12
 _COLOURS = ("1", "2", "3", "4", "5", "6")

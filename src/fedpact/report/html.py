@@ -10,14 +10,15 @@ import numpy as np
 
 import fedpact
 from fedpact.core.job import Job
+from fedpact.engine import words
 from fedpact.engine.evaluation import Evaluation
 from fedpact.engine.result import Result
+from fedpact.engine.words import many
 from fedpact.learn.metrics import LARGER_IS_BETTER
-from fedpact.report import charts, page, words
+from fedpact.report import charts, page
 from fedpact.report.docstrings import settings
 from fedpact.report.held_out import held_out_section
 from fedpact.report.toml import job_toml
-from fedpact.report.words import many
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedpact.engine.picture import BLUE, GREEN, GREY, INK, ORANGE, house_style
+from fedpact.engine.words import many, score
 from fedpact.report.comparison import Comparison
-from fedpact.report.words import many, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from fedpact.core.model import Schema
 from fedpact.core.vector import Entry, Layout
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.result import Result
-from fedpact.report.words import many
+from fedpact.engine.words import many
 from fedpact.store.checkpoint import Checkpoints
 from fedpact.store.modelfile import load_model
 

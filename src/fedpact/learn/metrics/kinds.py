@@ -83,7 +83,8 @@ def statistics(
     * regression: `target`, `target_squared`, `error`, `error_squared`, `error_absolute` [1], an error being
       predicted minus observed.
 
-    Those in `COUNTS` are whole numbers, so their sums are exact; the others depend on the order of addition in their last bits.
+    Those in `COUNTS` are whole numbers, so their sums are exact; the others depend on the order of addition in
+    their last bits.
 
     Args:
         kind: what is evaluated.

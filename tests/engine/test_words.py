@@ -2,8 +2,8 @@ import re
 
 import pytest
 
+from fedpact.engine import words
 from fedpact.learn.metrics import LARGER_IS_BETTER
-from fedpact.report import words
 
 
 def test_every_metric_has_a_name_and_a_meaning() -> None:

@@ -2,15 +2,45 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import isnan
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedpact.cli.common import console
-from fedpact.report import words
+from fedpact.engine import words
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedpact.core.job import Job
+
+# A file or a pipe has no width of its own.
+_WIDTH_OF_A_PIPE = 120
 _SECONDS_BETWEEN_LINES = 5.0
+
+
+def console(stream: Any) -> "Console":
+    """Return a console that prints text as it is, markup and all."""
+    from rich.console import Console
+
+    width = None if stream.isatty() else _WIDTH_OF_A_PIPE
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
+
+
+def showing_rounds(
+    job: "Job", progress: bool | None
+) -> "AbstractContextManager[Callable[[Mapping[str, Any]], None]]":
+    """Return a context that gives what is to be called with the record of each round of a job.
+
+    Args:
+        job: the job.
+        progress: whether to show rounds; None for where standard error is a terminal.
+    """
+    if not (sys.stderr.isatty() if progress is None else progress):
+        return nullcontext(lambda record: None)
+    watched = (rule["metric"] for rule in job.stop if rule.get("metric", "train_loss") != "train_loss")
+    return RoundProgress(job.rounds, next(watched, None))
 
 
 class RoundProgress:
@@ -19,15 +49,14 @@ class RoundProgress:
     Args:
         rounds: how many there are to be, at most.
         metric: the metric to show; None for accuracy or RMSE, whichever there is.
-        quiet: show nothing.
     """
 
-    def __init__(self, rounds: int, metric: str | None, quiet: bool) -> None:
+    def __init__(self, rounds: int, metric: str | None) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._rounds, self._metric = rounds, metric
         screen = console(sys.stderr)
-        self._is_bar, self._is_quiet = screen.is_terminal, quiet
+        self._is_bar = screen.is_terminal
         self._last_line = float("-inf")
         self._bar = Progress(
             TextColumn("{task.fields[round]}"),
@@ -35,7 +64,7 @@ class RoundProgress:
             TextColumn("{task.description}"),
             TimeRemainingColumn(compact=True),
             console=screen,
-            disable=quiet or not self._is_bar,
+            disable=not self._is_bar,
         )
         self._task = self._bar.add_task("preparing the rows", total=rounds, round="")
 
@@ -54,7 +83,7 @@ class RoundProgress:
         heading, text = f"round {number}/{self._rounds}", self._words(record)
         self._bar.update(self._task, completed=number, description=text, round=heading)
         is_due = number == self._rounds or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
-        if not (self._is_bar or self._is_quiet) and is_due:
+        if not self._is_bar and is_due:
             self._last_line = time.monotonic()
             console(sys.stderr).print(f"{heading}: {text}")
 
