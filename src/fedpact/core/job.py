@@ -15,6 +15,10 @@ from fedpact.core.errors import ConfigError, suggest
 from fedpact.core.registry import Spec
 
 
+# What `data` says about where rows are and how they are dealt out.
+_WHEREABOUTS = {"clients", "table", "by", "names", "test", "seed", "stratify", "partition", "alpha"}
+
+
 class Job(BaseModel):
     """What is computed, by which algorithm, for how long, and where its clients are found.
 
@@ -37,6 +41,7 @@ class Job(BaseModel):
         stop: rules that end the run before its last round.
         evaluate_every: evaluate on held-out rows every so many rounds; 0 for after the last only.
         initial: a model file to start from; None for weights drawn from the seed.
+        initial_sha256: the SHA-256 of that file, in hex; filled in when the job is completed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +61,7 @@ class Job(BaseModel):
     stop: tuple[Spec, ...] = ()
     evaluate_every: int = Field(default=1, ge=0)
     initial: str | None = None
+    initial_sha256: str | None = None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -117,10 +123,30 @@ class Job(BaseModel):
     def canonical(self) -> str:
         """Return the job as canonical JSON: sorted keys, no spaces, UTF-8.
 
-        It says what is computed, not on which rows: `data` is left out, since a job is approved once and every
-        client has rows of its own.
+        It says what is computed and not where the rows are, since a job is approved once and every client has
+        rows of its own: of `data` there is what says what is read (see `reading`), and of the model file its
+        content, not its place.
         """
-        return canonical_json(self.model_dump(mode="json", exclude={"data"}))
+        return canonical_json(self._said(set()))
+
+    @property
+    def reading(self) -> Spec:
+        """What `data` says about what is read: the label, columns, a data set and its variant."""
+        data = self.data or {}
+        in_files = isinstance(data.get("clients"), Mapping) or "table" in data
+        left_out = _WHEREABOUTS | ({"name"} if in_files else set())
+        kept = {key: value for key, value in data.items() if key not in left_out and value not in (None, [])}
+        return {**kept, "text": sorted(kept["text"])} if "text" in kept else kept
+
+    @property
+    def names_rows(self) -> bool:
+        """Whether `data` says where rows are, so that the job can be run without being given clients."""
+        data = self.data or {}
+        return "table" in data or "clients" in data or "seed" in data
+
+    def _said(self, left_out: set[str]) -> dict[str, Any]:
+        settings = self.model_dump(mode="json", exclude={"data", "initial", *left_out})
+        return {**settings, "data": self.reading}
 
     @property
     def digest(self) -> str:
@@ -138,7 +164,7 @@ class Job(BaseModel):
 
         A checkpoint may be continued by any job of the same lineage, so that a run can be made longer.
         """
-        settings = self.model_dump(mode="json", exclude={"name", "data", "rounds", "stop", "evaluate_every"})
+        settings = self._said({"name", "rounds", "stop", "evaluate_every"})
         return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, overload
 
@@ -34,6 +34,7 @@ class Federation(Sequence[ClientData]):
         terms: the licence they come under.
         note: how the rows were split over the clients.
         label: what the label means.
+        reads: what was read of the rows, as a job's `data` says it (label, columns, a data set's name).
 
     Raises:
         DataError: no client, or two clients with one id.
@@ -45,6 +46,7 @@ class Federation(Sequence[ClientData]):
     terms: str = ""
     note: str = ""
     label: str = ""
+    reads: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clients", tuple(self.clients))

@@ -105,7 +105,8 @@ def clients(
     else:
         tests = dict.fromkeys(sources, test)
     read = tuple(client(id, source, label, test=tests[id], **options) for id, source in sources.items())
-    return Federation(read, name=name, label=label or "")
+    reads = _reads(label, options.get("columns"), options.get("text", ()))
+    return Federation(read, name=name, label=label or "", reads=reads)
 
 
 def by_column(
@@ -149,7 +150,13 @@ def by_column(
         name=name,
         note=f'One client for each value of column "{column}".',
         label=label or "",
+        reads=_reads(label, columns, text),
     )
+
+
+def _reads(label: str | None, columns: Sequence[str] | None, text: Collection[str]) -> dict[str, Any]:
+    asked = {"label": label, "columns": columns and list(columns), "text": sorted(text)}
+    return {setting: value for setting, value in asked.items() if value}
 
 
 @dataclass(frozen=True)

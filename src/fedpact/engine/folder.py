@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fedpact.core.errors import CheckpointError, ConfigError, ModelError
 from fedpact.core.job import Job
 from fedpact.engine.preparation import Preparation
-from fedpact.store.files import cannot, remove_leftovers, write_atomically
+from fedpact.store.files import cannot, locked, remove_leftovers, write_atomically
 
 
 class RunFolder:
@@ -25,34 +26,54 @@ class RunFolder:
         self._preparation = path / "preparation.json"
 
     @classmethod
-    def open(cls, path: str | Path, job: Job, resume: bool) -> "RunFolder":
-        """Return the folder for a run of this job, made if it is not there; nothing is written yet.
+    @contextmanager
+    def held(cls, path: str | Path | None, job: Job, resume: bool) -> "Iterator[RunFolder | None]":
+        """Hold the folder for a run of this job against other processes; nothing is written yet.
+
+        Args:
+            path: where; made if it is not there. None for a run that is not kept.
+            job: the job.
+            resume: whether to go on with the run that is there.
 
         Raises:
             FedpactError: the folder cannot be made.
-            ConfigError: there is a run in it already, and it is not to be resumed; or a result without a run.
+            ConfigError: there is a run in it already, and it is not to be resumed; or a result without a run;
+                or another process is at work in it.
             CheckpointError: there is a run of another job in it.
         """
+        if path is None:
+            yield None
+            return
         folder = cls(Path(path))
-        if folder.begun:
-            before = folder.read_job()
-            if not resume:
-                raise ConfigError(
-                    f'"{path}" holds a run already: resume it (resume=True, --resume) or choose another folder.'
-                )
-            if differences := list(_differences("", *_what_must_be_alike(before, job))):
-                raise CheckpointError(
-                    f'"{path}" holds a run of another job: {"; ".join(differences)}. Choose another folder, or '
-                    "resume it with the job it was started with."
-                )
-        elif (folder.path / "result.json").exists():
-            raise ConfigError(f'"{path}" holds a result already: choose another folder.')
+        folder._check(job, resume)
         try:
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot("write", folder.checkpoints, error) from error
-        remove_leftovers(folder.path)
-        return folder
+        with locked(folder.path):
+            remove_leftovers(folder.path)
+            yield folder
+
+    def _check(self, job: Job, resume: bool) -> None:
+        if self.begun:
+            before = self.read_job()
+            if not resume:
+                raise ConfigError(
+                    f'"{self.path}" holds a run already: resume it (resume=True, --resume) or choose another folder.'
+                )
+            if differences := list(_differences("", *_what_must_be_alike(before, job))):
+                raise CheckpointError(
+                    f'"{self.path}" holds a run of another job: {"; ".join(differences)}. Choose another folder, or '
+                    "resume it with the job it was started with."
+                )
+        elif (self.path / "result.json").exists():
+            raise ConfigError(f'"{self.path}" holds a result already: choose another folder.')
+
+    def continued(self, job: Job) -> Job:
+        """Return the job with what a run that has begun needs no more: the digest of a model file that is gone."""
+        if self.begun and job.initial and job.initial_sha256 is None:
+            return job.model_copy(update={"initial_sha256": self.read_job().initial_sha256})
+        return job
 
     @property
     def begun(self) -> bool:
@@ -102,11 +123,13 @@ class RunFolder:
 
 
 def _what_must_be_alike(before: Job, now: Job) -> tuple[dict[str, Any], dict[str, Any]]:
-    may_change = {"name", "rounds", "stop", "evaluate_every"}
-    if before.data is None or now.data is None:
-        # Clients given in Python have no name that could be compared.
-        may_change.add("data")
+    may_change = {"name", "rounds", "stop", "evaluate_every", "initial"}
+    if now.initial and now.initial_sha256 is None:
+        may_change.add("initial_sha256")
     a, b = (job.model_dump(mode="json", exclude=may_change) for job in (before, now))
+    if not (before.names_rows and now.names_rows):
+        # Clients given in Python are in no place that could be compared.
+        a["data"], b["data"] = before.reading, now.reading
     return a, b
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from fedpact.core.errors import ConfigError, suggest
 from fedpact.core.job import Job
-from fedpact.data.datasets import load
+from fedpact.core.registry import Spec
+from fedpact.data.datasets import defaults, load
 from fedpact.data.federation import Federation
 from fedpact.data.read import by_column, clients
 
@@ -45,6 +46,14 @@ def load_clients(job: Job) -> Federation:
             f"[data] lacks a data set's name; or give clients and label, or table, by and label.{hint}"
         )
     return load(options.pop("name"), **options)
+
+
+def data_in_full(job: Job) -> Spec | None:
+    """Return a job's `data` with the defaults of a registered data set written out."""
+    data = job.data
+    if data is None or isinstance(data.get("clients"), Mapping) or "table" in data or "name" not in data:
+        return data
+    return {**defaults(data["name"]), **data}
 
 
 def _check(options: Mapping[str, Any], *needed: str) -> None:

@@ -1,5 +1,6 @@
 """Training: from a job, or from Python objects that describe one, to a result."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedpact.core.registry import Registry
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.data import STEPS
+from fedpact.data.federation import Federation
 from fedpact.data.preprocess.steps import Step
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
@@ -33,7 +35,7 @@ from fedpact.engine.result import Fitted, Result
 from fedpact.engine.rounds import Rules
 from fedpact.engine.runner import Keep, OnRound, Progress, Record, Runner
 from fedpact.engine.sampler import check_cohort
-from fedpact.engine.sources import load_clients
+from fedpact.engine.sources import data_in_full, load_clients
 from fedpact.engine.stop import STOP_RULES, StopRule
 from fedpact.learn.metrics import check_name
 from fedpact.store.checkpoint import Checkpoints
@@ -105,10 +107,12 @@ def train(
         True
     """
     parts = Parts.of(model, algorithm, preprocess, channel, stop)
+    reads = dict(clients.reads) if isinstance(clients, Federation) else {}
     job = Job.of(
         {
             **parts.specs(),
             "name": name,
+            "data": reads or None,
             "seed": seed,
             "rounds": rounds,
             "cohort": cohort,
@@ -117,6 +121,7 @@ def train(
             "update_range": update_range,
             "evaluate_every": evaluate_every,
             "initial": None if initial is None else str(initial),
+            "initial_sha256": _digest_of(initial),
         }
     )
     return _execute(job, parts, as_population(clients), folder, resume, keep or Keep(), on_round, progress)
@@ -165,7 +170,22 @@ def complete(job: Job) -> Job:
 
 def _completed(job: Job) -> "tuple[Job, Parts]":
     parts = Parts.of(job.model, job.algorithm, job.preprocess, job.channel, job.stop)
-    return Job.of({**job.model_dump(), **parts.specs()}), parts
+    digest = _digest_of(job.initial)
+    if job.initial_sha256 not in (None, digest):
+        raise ConfigError(
+            f'the model file "{job.initial}" is not the one that the job was written for: its SHA-256 is '
+            f"{digest or 'unknown, as it is not there'}, the job says {job.initial_sha256}."
+        )
+    settings = {**job.model_dump(), **parts.specs(), "data": data_in_full(job), "initial_sha256": digest}
+    return Job.of(settings), parts
+
+
+def _digest_of(path: str | Path | None) -> str | None:
+    """Return the SHA-256 of a file, in hex; None where there is none, which whoever reads it will say."""
+    if path is None or not Path(path).is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -257,30 +277,29 @@ def _execute(
     on_round: OnRound | None,
     progress: bool | None,
 ) -> Result:
-    with showing_rounds(job, progress) as show:
+    if resume and folder is None:
+        raise ConfigError("there is nothing to resume from: name the folder of the run.")
+    check_cohort(job.cohort, job.quorum, len(raw.ids(0)))
+    with RunFolder.held(folder, job, resume) as place, showing_rounds(job, progress) as show:
 
         def after_round(record: Record) -> None:
             show(record)
             if on_round:
                 on_round(record)
 
-        return _hold(job, parts, raw, folder, resume, keep, after_round)
+        return _hold(place.continued(job) if place else job, parts, raw, place, resume, keep, after_round)
 
 
 def _hold(
     job: Job,
     parts: Parts,
     raw: Population,
-    folder: str | Path | None,
+    place: RunFolder | None,
     resume: bool,
     keep: Keep,
     on_round: OnRound,
 ) -> Result:
     channel = Channel(parts.stages, parts.algorithm)
-    check_cohort(job.cohort, job.quorum, len(raw.ids(0)))
-    if resume and folder is None:
-        raise ConfigError("there is nothing to resume from: name the folder of the run.")
-    place = None if folder is None else RunFolder.open(folder, job, resume)
     seed, engine = Seed.of(job.seed), InProcess(job.timeout_s)
     if place and place.begun:
         preparation = place.read_preparation()

@@ -4,10 +4,11 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fedpact.core.errors import FedpactError
+from fedpact.core.errors import ConfigError, FedpactError
 
 Chunk = bytes | memoryview
 
@@ -73,6 +74,33 @@ def remove_leftovers(folder: str | Path) -> None:
             continue
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Hold a folder against other processes; the lock ends with the process, however it ends.
+
+    Raises:
+        ConfigError: another process holds it.
+        FedpactError: the folder cannot be opened.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise cannot("open", folder, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f'another process is at work in "{folder}": wait until it has ended, or choose another folder.'
+            ) from None
+        except OSError:
+            # A file system without locks.
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def cannot(do: str, path: str | Path, error: OSError) -> FedpactError:

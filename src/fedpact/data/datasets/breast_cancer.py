@@ -75,6 +75,7 @@ def breast_cancer(seed: int = 0, test: float = 0.25) -> Federation:
         terms=ABOUT.terms,
         note="Real rows, simulated hospitals: drawn by tumour size (mean radius).",
         label="1 malignant, 0 benign",
+        reads={"name": ABOUT.name},
     )
 
 

@@ -141,6 +141,7 @@ def fashion_mnist(
         terms=ABOUT.terms,
         note=note,
         label=", ".join(f"{number} {name}" for number, name in enumerate(CLASSES)),
+        reads={"name": ABOUT.name},
     )
 
 

@@ -124,6 +124,7 @@ def heart(variant: Variant = "flamby", *, seed: int = 0, test: float | None = No
         terms=ABOUT.terms,
         note=note,
         label="1 a major vessel narrowed by more than half, 0 none",
+        reads={"name": ABOUT.name, "variant": variant},
     )
 
 
