@@ -130,7 +130,7 @@ def test_cell_of_a_table_that_is_missing(tmp_path: Path) -> None:
         ),
         (
             lambda rows: fp.Rows(rows.x, np.where(np.arange(23) == 6, "x", rows.y.astype(object))),
-            "the labels mix numbers and text: row 7 has 'x'; give one kind.",
+            "the labels mix numbers and text: the first text is in row 7; give one kind.",
         ),
         (
             lambda rows: fp.Rows(rows.x.astype(str), rows.y),

@@ -266,11 +266,11 @@ def joining(newcomer: fp.ClientData, clients: list[fp.ClientData], **settings: A
     [
         (
             lambda rows: fp.Rows(rows.x, np.where(np.arange(len(rows)) == 3, 2, rows.y)),
-            'client "z", training rows: the label 2 in row 4 is a class that the model does not know (0, 1).',
+            'client "z", training rows: the label in row 4 is of no class that the model knows (0, 1).',
         ),
         (
             lambda rows: fp.Rows(rows.x, np.array(["well", "ill"])[rows.y]),
-            "client \"z\", training rows: the label 'well' in row 1 is a class that the model does not know (0, 1).",
+            'client "z", training rows: the label in row 1 is of no class that the model knows (0, 1).',
         ),
         (
             lambda rows: fp.Rows(np.where(np.arange(len(rows))[:, None] == 3, np.nan, rows.x), rows.y),

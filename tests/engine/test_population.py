@@ -1,11 +1,13 @@
 """Populations: who is there, and what is loaded when."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import ClientData, Rows
-from fedpact.engine.population import InMemory, Population, Prepared
+from fedpact.engine.population import InMemory, Population, Prepared, as_population
 
 
 def client(id, rows=2):
@@ -82,3 +84,14 @@ def test_a_client_that_comes_back_with_other_rows_is_prepared_anew():
     raw.join(client("lyon", rows=7))
     assert len(population.load("lyon").train) == 7
     assert prepare.calls == ["lyon", "lyon"]
+
+
+@pytest.mark.parametrize("clients", [3, "clients.csv", {"a": client("a")}, [client("a"), "b"], client("a")])
+def test_what_is_no_population_is_refused(clients):
+    with pytest.raises(ConfigError, match="clients must be a federation or a list of clients"):
+        as_population(clients)
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(ConfigError, match="a client is called 3; a name is text"):
+        InMemory([replace(client("a"), id=3)])

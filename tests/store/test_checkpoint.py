@@ -240,7 +240,7 @@ def test_newest_intact_checkpoint_is_named_and_nothing_is_deleted(tmp_path: Path
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(
         CheckpointError,
-        match=r"4.safetensors\" is corrupt.* round-00000002.safetensors is intact: resume from it",
+        match=r"4.safetensors\" is corrupt.* round-00000002.safetensors is intact: to go on from it",
     ):
         checkpoints.load(like=LIKE, job=JOB)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

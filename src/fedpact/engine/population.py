@@ -45,6 +45,8 @@ class InMemory:
             ConfigError: there is a client of this name already.
             DataError: it has no training rows.
         """
+        if not isinstance(client.id, str):
+            raise ConfigError(f"a client is called {client.id!r}; a name is text.")
         if client.id in self._clients:
             raise ConfigError(f'two clients are called "{client.id}"; every name must be unique.')
         if len(client.train) == 0:
@@ -111,8 +113,9 @@ def as_population(clients: Population | Iterable[ClientData]) -> Population:
     """
     if isinstance(clients, Population):
         return clients
-    listed = [] if isinstance(clients, Mapping) else list(clients)
-    if not all(isinstance(client, ClientData) for client in listed) or isinstance(clients, Mapping):
+    many = isinstance(clients, Iterable) and not isinstance(clients, Mapping | str)
+    listed = list(clients) if many else []
+    if not (many and all(isinstance(client, ClientData) for client in listed)):
         raise ConfigError(
             "clients must be a federation or a list of clients: make them with "
             "fp.clients({name: file or table, ...}, label=...)."

@@ -11,9 +11,10 @@ from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
-from fedpact.data.agree import AgreeOnRows, Labels, at_rows, classes_of, labels_of
+from fedpact.data.agree import AgreeOnRows, Labels, classes_of, labels_of
 from fedpact.data.preprocess.fit import FitPipeline
 from fedpact.data.preprocess.pipeline import Pipeline
+from fedpact.data.wording import at_client
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import Population
 from fedpact.engine.rounds import Rules, hold_to_end
@@ -49,11 +50,11 @@ class Preparation:
         Raises:
             DataError: its rows do not fit; the client, the column and the row are named.
         """
-        with at_rows(data.id, "training"):
+        with at_client(data.id, "training"):
             train = self._rows(data.train, dtype)
         if data.test is None:
             return ClientData(data.id, train)
-        with at_rows(data.id, "test"):
+        with at_client(data.id, "test"):
             return ClientData(data.id, train, self._rows(data.test, dtype))
 
     def examples(self, x: Any, dtype: str) -> NDArray[Any]:
@@ -113,7 +114,13 @@ def _finite(x: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def prepare(
-    model: Any, steps: Sequence[Any], population: Population, engine: InProcess, rules: Rules, seed: Seed
+    model: Any,
+    steps: Sequence[Any],
+    population: Population,
+    engine: InProcess,
+    rules: Rules,
+    seed: Seed,
+    failures: dict[str, str] | None = None,
 ) -> Preparation:
     """Agree on labels and columns, and fit each step on what the steps before it make of the training rows.
 
@@ -124,6 +131,7 @@ def prepare(
         engine: who runs the clients.
         rules: how many must answer.
         seed: the job's.
+        failures: where to note client → why its rows are not in the preparation.
 
     Raises:
         DataError: a client's rows cannot be used, or clients do not agree; each is named.
@@ -131,7 +139,8 @@ def prepare(
     """
 
     def ask(algorithm: Any) -> Any:
-        return hold_to_end(engine, algorithm, None, population, rules, seed.child(type(algorithm).__name__))
+        stream = seed.child(type(algorithm).__name__)
+        return hold_to_end(engine, algorithm, None, population, rules, stream, failures)
 
     agreement = ask(AgreeOnRows(getattr(model, "kind", None)))
     if agreement.shape is not None and not steps:

@@ -152,13 +152,26 @@ def hold_to_end(
     population: Population,
     rules: Rules,
     seed: Seed,
+    failures: dict[str, str] | None = None,
 ) -> Any:
-    """Run an algorithm that says itself when it is done, such as a statistic, and return its last state."""
+    """Run an algorithm that says itself when it is done, such as a statistic, and return its last state.
+
+    Args:
+        engine: who runs the clients.
+        algorithm: the algorithm.
+        model: the model, for the clients.
+        population: the clients.
+        rules: quorum and range.
+        seed: of this run.
+        failures: where to note client → why it failed.
+    """
     state = algorithm.init(model, seed)
     channel = Channel((), algorithm)
     step = 0
     while (task := algorithm.task(state)) is not None:
         outcome = hold_round(engine, algorithm, model, task, population, {}, channel, rules, step, seed)
         state = algorithm.server(model, state, outcome.aggregate)
+        if failures is not None:
+            failures.update(outcome.failures)
         step += 1
     return state

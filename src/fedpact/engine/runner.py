@@ -75,6 +75,15 @@ class Progress:
     clients: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
+    def note_failures(self, round: int, reasons: Mapping[str, str], when: str = "") -> None:
+        """Note why clients failed in a round, each once; round 0 is the preparation of the rows."""
+        known = {(failure["round"], failure["client"]) for failure in self.failures}
+        self.failures += [
+            {"round": round, "client": id, "reason": when + why}
+            for id, why in reasons.items()
+            if (round, id) not in known
+        ]
+
     def contents(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
         return {
@@ -121,6 +130,7 @@ class Runner:
         self._population = population
         self._model = model
         self._seed = Seed.of(job.seed)
+        self._evaluated: tuple[int, Evaluation | None] | None = None
         self._rules = Rules(job.cohort, job.quorum, job.update_range)
         # Rows that cannot be read are the user's to mend before a run starts, and a failure like others after.
         self._first_rules = replace(self._rules, fatal=(DataError,))
@@ -146,15 +156,16 @@ class Runner:
         return reason
 
     def evaluate(self, progress: Progress) -> Evaluation | None:
-        """Evaluate the present model on all held-out rows; None if no client has any."""
-        return evaluate_clients(
-            self._engine,
-            self._model,
-            progress.state.model,
-            self._population,
-            len(progress.history),
-            self._seed,
-        )
+        """Evaluate the present model on all held-out rows, once; None if no client has any."""
+        round = len(progress.history)
+        if self._evaluated is None or self._evaluated[0] != round:
+            evaluation = evaluate_clients(
+                self._engine, self._model, progress.state.model, self._population, round, self._seed
+            )
+            self._evaluated = round, evaluation
+            if evaluation:
+                progress.note_failures(round, evaluation.failures, "evaluation: ")
+        return self._evaluated[1]
 
     def _ended(self, progress: Progress) -> str | None:
         if len(progress.history) >= self._job.rounds:
@@ -199,11 +210,11 @@ class Runner:
         progress.kept.update(outcome.kept)
         record = _record(number + 1, outcome)
         progress.history.append(record)
+        _note_clients(progress, number + 1, outcome)
         every = self._job.evaluate_every
         if every and (number + 1) % every == 0 and (evaluation := self.evaluate(progress)):
             record.update(evaluation.record())
         record["seconds"] = time.perf_counter() - start
-        _note_clients(progress, number + 1, outcome)
 
 
 def _record(round: int, outcome: Outcome) -> dict[str, Any]:
@@ -227,6 +238,4 @@ def _note_clients(progress: Progress, round: int, outcome: Outcome) -> None:
         totals["failures"] += id in outcome.failures
         totals["seconds"] += outcome.seconds[id]
         totals["upload_bytes"] += outcome.upload_bytes.get(id, 0)
-    progress.failures.extend(
-        {"round": round, "client": id, "reason": reason} for id, reason in outcome.failures.items()
-    )
+    progress.note_failures(round, outcome.failures)

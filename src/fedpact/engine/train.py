@@ -301,18 +301,21 @@ def _hold(
 ) -> Result:
     channel = Channel(parts.stages, parts.algorithm)
     seed, engine = Seed.of(job.seed), InProcess(job.timeout_s)
+    failures: dict[str, str] = {}
     if place and place.begun:
         preparation = place.read_preparation()
     else:
         rules = Rules(quorum=job.quorum, fatal=(DataError,))
-        preparation = prepare(parts.model, parts.steps, raw, engine, rules, seed)
+        preparation = prepare(parts.model, parts.steps, raw, engine, rules, seed, failures)
     parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every)
     model = start = parts.model.build(preparation.schema)
+    channel = channel.for_model(model.layout)
     checkpoints = Checkpoints(place.checkpoints, keep.last, keep_every=keep.each) if place else None
     latest = checkpoints.latest() if checkpoints and resume else None
     if job.initial is not None and latest is None:
         start = starting_from(model, read_model_weights(job.initial, model))
     progress = Progress(parts.algorithm.init(start, seed))
+    progress.note_failures(0, failures)
     if checkpoints and latest:
         progress = Progress(**checkpoints.load(latest, like=progress.contents(), job=job.lineage))
     population = Prepared(raw, lambda data: preparation.client(data, model.input_dtype))
@@ -327,7 +330,8 @@ def _hold(
     stopped = runner.go(progress, keep, save if place else None, on_round)
     fitted = Fitted(model, progress.state.model, preparation, job.model)
     result = Result.of(job, fitted, progress, runner.evaluate(progress), population, stopped)
-    if place:
+    if place and checkpoints:
         place.begin(job, preparation)
         result.save(place.path)
+        checkpoints.tidy()
     return result

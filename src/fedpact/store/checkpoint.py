@@ -116,8 +116,12 @@ class Checkpoints:
         except OSError as error:
             raise cannot("write", path, error) from error
         write_atomically(path, chunks)
-        self._delete(set(self.rounds()) - self._kept(round))
+        self.tidy()
         return path
+
+    def tidy(self) -> None:
+        """Delete what need not be kept; a process killed right behind a save has left one too many."""
+        self._delete(set(self.rounds()) - self._kept())
 
     def load(
         self, path: str | Path | None = None, *, like: Any = None, job: str | None = None
@@ -140,9 +144,7 @@ class Checkpoints:
             return _load(path, like, job)
         except _DamagedError as damage:
             intact = self._newest_intact(besides=path)
-            hint = (
-                f" {intact.name} is intact: resume from it, with the later ones moved away." if intact else ""
-            )
+            hint = f" {intact.name} is intact: to go on from it, move the later ones away." if intact else ""
             raise CheckpointError(f"{damage}{hint}") from None
 
     def remove_after(self, round: int) -> None:
@@ -168,9 +170,9 @@ class Checkpoints:
                 "Resume from the latest round, remove the later ones, or choose another folder."
             )
 
-    def _kept(self, written: int) -> set[int]:
+    def _kept(self) -> set[int]:
         rounds = self.rounds()
-        kept = {written, *rounds[-self.keep_last :]}
+        kept = set(rounds[-self.keep_last :])
         if self.keep_every is not None:
             kept.update(round for round in rounds if round % self.keep_every == 0)
         if self.keep_best:
