@@ -1,5 +1,6 @@
 """Local training against torch.optim loops over the same batches, in float64."""
 
+import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,8 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedpact.algorithms.fedavg import FedAvg
+from fedpact.algorithms.fedprox import FedProx
+from fedpact.algorithms.local_sgd import _clip
 from fedpact.algorithms.optimizers import SGD, Adam, Optimizer
 from fedpact.algorithms.schedules import StepDecay
+from fedpact.core.errors import ClientError
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
@@ -137,6 +141,74 @@ def test_gradients_within_max_grad_norm_are_left_as_they_are() -> None:
     assert train(FedAvg(max_grad_norm=1e3)) == train(FedAvg())
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("dtype", "gradient", "max_norm"),
+    # In float16 300² is infinite, and so are 1e20² and, as 0, 1e-25² in float32.
+    [("float16", 300.0, 1.0), ("float32", 1e20, 1.0), ("float32", 1e-25, 1e-30), ("float64", 3.0, 6.0)],
+)
+def test_max_grad_norm_holds_where_squares_do_not_fit_the_dtype(
+    library: str, dtype: str, gradient: float, max_norm: float
+) -> None:
+    array: Any = np.full(16, gradient, dtype)
+    if library == "torch":
+        array = torch.from_numpy(array)
+    # Four gradients of four elements have the norm of one of 16.
+    parts = [array[i : i + 4] for i in range(0, 16, 4)]
+    expected = np.full(16, max_norm / 4)
+    _clip(parts, max_norm)
+    assert np.asarray(array) == pytest.approx(expected, rel=2e-3 if dtype == "float16" else 1e-6)
+
+
+@pytest.mark.parametrize("make", [np.ones, torch.ones], ids=["numpy", "torch"])
+def test_max_grad_norm_measures_a_large_gradient_without_a_copy_of_it(make: Any) -> None:
+    gradient = make(2_000_000)
+    tracemalloc.start()
+    _clip([gradient], 1.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert gradient[-1] == pytest.approx(2_000_000**-0.5)
+    # numpy's arrays are traced: two blocks of 2 MiB, where the gradient has 16 MB.
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("convert", [np.array, torch.tensor], ids=["numpy", "torch"])
+def test_gradient_that_is_not_finite_is_not_clipped_to_nothing_but_refused(convert: Any, bad: float) -> None:
+    with pytest.raises(ClientError, match=r"norm of the gradient is (nan|inf); lower the learning rate"):
+        _clip([convert([1.0, bad])], 1.0)
+
+
+def test_last_batch_of_an_epoch_is_not_one_row_which_batch_norm_could_not_take() -> None:
+    from fedpact.learn.torch import Torch
+
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
+    model = Torch(module).build(Schema("binary", (3,), (0, 1)))
+    # 33 rows in batches of 32 are 17 and 16.
+    state = run_rounds(FedAvg(lr=0.1), model, split(X[:33], Y[:33], [33]), 1)
+    assert state.model["0.num_batches_tracked"] == 2
+
+
+def test_199_rows_in_batches_of_4_are_49_of_4_and_then_one_of_3() -> None:
+    x, y = np.resize(X, (199, 3)), np.resize(Y, 199)
+    model = Watched()
+    FedAvg(batch_size=4).local_training(model, model.initial(SEED), Rows(x, y), 0, SEED)
+    assert [len(index) for index in model.steps if index is not None] == [4] * 49 + [3]
+
+
+@pytest.mark.parametrize("scalar", [np.float64, np.float32])
+def test_numpy_scalar_as_a_rate_gives_the_same_bits_as_its_value(scalar: Any) -> None:
+    from fedpact.learn.torch import Torch
+
+    model = Torch(torch.nn.Linear(3, 1)).build(Schema("binary", (3,), (0, 1)))
+
+    def trained(number: Any) -> Vector:
+        algorithm = FedProx(lr=number, server_lr=number, mu=number, max_grad_norm=number)
+        return run_rounds(algorithm, model, split(X, Y, [20, 30]), 2).model
+
+    assert trained(scalar(0.3)) == trained(float(scalar(0.3)))
+
+
 def test_schedule_multiplies_the_rate_by_round() -> None:
     algorithm = FedAvg(lr=0.4, local_steps=1, batch_size=None, lr_schedule=StepDecay(every=2, rate=0.5))
     weights = np.zeros(4)
@@ -154,7 +226,14 @@ def test_every_epoch_sees_every_row_once_and_its_last_batch_has_the_rest(
     assert len(steps) == epochs * per_epoch
     for epoch in range(epochs):
         parts = steps[epoch * per_epoch : (epoch + 1) * per_epoch]
-        assert [len(part) for part in parts[:-1]] == [size] * (per_epoch - 1)
+        sizes = [len(part) for part in parts]
+        if rows % size == 1 and per_epoch > 1 and size > 2:
+            assert sizes[:-2] == [size] * (per_epoch - 2)
+            # A rest of one row and the batch before are dealt out anew.
+            assert sum(sizes[-2:]) == size + 1
+            assert 0 <= sizes[-2] - sizes[-1] <= 1
+        else:
+            assert sizes[:-1] == [size] * (per_epoch - 1)
         assert sorted(np.concatenate(parts)) == list(range(rows))
 
 

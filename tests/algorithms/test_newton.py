@@ -7,6 +7,7 @@ import pytest
 from fedpact.algorithms.newton import Newton, NewtonState
 from fedpact.core.messages import Accumulator
 from fedpact.core.model import Schema
+from fedpact.core.vector import Vector
 from fedpact.learn.linear import Linear, Logistic, Softmax
 from tests.federation import SEED, run_rounds, split
 
@@ -101,6 +102,31 @@ def test_client_that_is_gone_leaves_the_others_to_converge_at_once() -> None:
     assert state.round < 10
     alone = run_rounds(algorithm, model, clients[1:], 20)
     assert state.model.flats[0] == pytest.approx(alone.model.flats[0], abs=1e-9)
+
+
+def test_model_is_the_best_point_judged_whenever_a_run_ends() -> None:
+    # From far away on the flat side of the log loss a full Newton step overshoots by orders of magnitude.
+    spec = Logistic(1e-4)
+    model = spec.build(Schema("binary", (4,), (0, 1)))
+    far = model.initial(SEED)
+    far["coef"] = [-8.0, 3.0, -3.0, 2.0]
+    model.initial = lambda seed: far  # type: ignore[method-assign]
+    states = [run_rounds(Newton(), model, split(X, Y, SIZES), rounds) for rounds in range(1, 20)]
+    rows = split(X, Y, [300])[0].train
+
+    def objective(weights: Vector) -> float:
+        return model.curvature(weights, rows)[0] / 300 + 0.5e-4 * float(weights["coef"] @ weights["coef"])
+
+    found = [objective(state.model) for state in states]
+    assert states[0].model == far
+    assert all(after <= before + 1e-12 for before, after in pairwise(found))
+    assert any(objective(state.trial) > 10 * objective(state.model) for state in states)
+
+
+def test_last_step_is_taken_where_it_converges() -> None:
+    state = fit(Linear(), X, X @ [1.0, 2.0, 3.0, 4.0])
+    assert state.converged
+    assert state.model == state.trial
 
 
 def test_steps_that_go_too_far_are_halved() -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -341,35 +342,69 @@ def test_an_optimizer_has_one_way_to_be_written() -> None:
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: SGD(momentum=1), "SGD's momentum must be a number, at least 0 and below 1, not 1."),
-        (lambda: SGD(momentum=-0.1), "SGD's momentum must be a number, at least 0 and below 1, not -0.1."),
-        (lambda: SGD(weight_decay=-1), "SGD's weight_decay must be a number, at least 0, not -1."),
+        (lambda: SGD(momentum=1), "SGD: momentum is 1; it must be a number, 0 or more and below 1."),
+        (lambda: SGD(momentum=-0.1), "SGD: momentum is -0.1; it must be a number, 0 or more and below 1."),
+        (lambda: SGD(weight_decay=-1), "SGD: weight_decay is -1; it must be a number, 0 or more."),
         (lambda: SGD(nesterov=True), "SGD's nesterov needs a momentum above 0 and dampening=0."),
         (lambda: SGD(0.9, 0.1, nesterov=True), "SGD's nesterov needs a momentum above 0 and dampening=0."),
         (
             lambda: SGD(dampening=0.1),
             "SGD's dampening acts only with momentum; set momentum too, or dampening=0.",
         ),
-        (lambda: EMAMomentum(1.0), "EMAMomentum's beta must be a number, at least 0 and below 1, not 1.0."),
-        (lambda: Adam(eps=-1e-8), "Adam's eps must be a number, at least 0, not -1e-08."),
-        (lambda: Adam(eps=float("nan")), "Adam's eps must be a number, at least 0, not nan."),
-        (lambda: Adam(eps=float("inf")), "Adam's eps must be a number, at least 0, not inf."),
-        (lambda: Adam(eps="1e-8"), "Adam's eps must be a number, at least 0, not '1e-8'."),  # type: ignore[arg-type]
-        (lambda: Adam(eps=True), "Adam's eps must be a number, at least 0, not True."),
-        (lambda: Adam(betas=0.9), "Adam's betas must be two numbers, not 0.9."),  # type: ignore[arg-type]
+        (lambda: EMAMomentum(1.0), "EMAMomentum: beta is 1.0; it must be a number, 0 or more and below 1."),
+        (lambda: Adam(eps=-1e-8), "Adam: eps is -1e-08; it must be a number, 0 or more."),
+        (lambda: Adam(eps=float("nan")), "Adam: eps is nan; it must be a number, 0 or more."),
+        (lambda: Adam(eps=float("inf")), "Adam: eps is inf; it must be a number, 0 or more."),
+        (lambda: Adam(eps="1e-8"), 'Adam: eps is "1e-8"; it must be a number, 0 or more.'),  # type: ignore[arg-type]
+        (lambda: Adam(eps=True), "Adam: eps is True; it must be a number, 0 or more."),
+        (lambda: Adam(betas=0.9), "Adam: betas is 0.9; it must be two numbers."),  # type: ignore[arg-type]
         (
             lambda: AdamW(betas=(0.9, 1.0)),
-            "each of AdamW's betas must be a number, at least 0 and below 1, not 1.0.",
+            "AdamW: betas[1] is 1.0; it must be a number, 0 or more and below 1.",
         ),
         (
             lambda: Yogi(initial_accumulator=-1),
-            "Yogi's initial_accumulator must be a number, at least 0, not -1.",
+            "Yogi: initial_accumulator is -1; it must be a number, 0 or more.",
         ),
-        (lambda: Adagrad(lr_decay=-1), "Adagrad's lr_decay must be a number, at least 0, not -1."),
-        (lambda: RMSprop(alpha=1.0), "RMSprop's alpha must be a number, at least 0 and below 1, not 1.0."),
+        (lambda: Adagrad(lr_decay=-1), "Adagrad: lr_decay is -1; it must be a number, 0 or more."),
+        (lambda: RMSprop(alpha=1.0), "RMSprop: alpha is 1.0; it must be a number, 0 or more and below 1."),
     ],
 )
 def test_a_hyper_parameter_out_of_its_range_is_refused(build: Callable[[], Optimizer], sentence: str) -> None:
     with pytest.raises(ConfigError) as error:
         build()
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "temporaries"),
+    [
+        (SGD(momentum=0.9, weight_decay=0.1), 0),
+        (SGD(momentum=0.9, nesterov=True), 0),
+        (SGD(momentum=0.9, dampening=0.1), 0),
+        (Adam(weight_decay=0.1), 0),
+        (AdamW(), 0),
+        (Yogi(), 1),
+        (Adagrad(weight_decay=0.1), 1),
+        (RMSprop(weight_decay=0.1, centered=True), 1),
+    ],
+    ids=repr,
+)
+def test_a_step_makes_no_array_of_the_models_size_that_it_could_do_without(
+    optimizer: Optimizer, temporaries: int
+) -> None:
+    weights, gradient = np.ones(1_000_000, np.float32), np.ones(1_000_000, np.float32)
+    slots = init_slots(optimizer, weights)
+    tracemalloc.start()
+    optimizer.step(weights, gradient, slots, 2, 0.1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < (temporaries + 0.5) * weights.nbytes
+
+
+@every_optimizer
+def test_weights_of_any_shape_step_alike(optimizer: Optimizer) -> None:
+    start, gradients = random_problem(6, "float64", shape=(6,), steps=5)
+    flat = descend(optimizer, start, gradients)
+    table = descend(optimizer, start.reshape(2, 3), gradients.reshape(-1, 2, 3))
+    assert np.array_equal(table.ravel(), flat)

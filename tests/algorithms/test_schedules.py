@@ -127,34 +127,33 @@ def test_a_schedule_has_one_way_to_be_written() -> None:
     [
         (
             lambda: StepDecay(every=0),
-            "StepDecay's every must be a whole number of rounds, at least 1, not 0.",
+            "StepDecay: every is 0; it must be a whole number, 1 or more.",
         ),
         (
             lambda: StepDecay(every=2.5),  # type: ignore[arg-type]
-            "StepDecay's every must be a whole number of rounds, at least 1, not 2.5.",
+            "StepDecay: every is 2.5; it must be a whole number, 1 or more.",
         ),
-        (lambda: StepDecay(3, rate=0), "StepDecay's rate must be a number, above 0 and at most 1, not 0."),
+        (lambda: StepDecay(3, rate=0), "StepDecay: rate is 0; it must be a positive number and at most 1."),
         (
             lambda: ExponentialDecay(1.5),
-            "ExponentialDecay's rate must be a number, above 0 and at most 1, not 1.5.",
+            "ExponentialDecay: rate is 1.5; it must be a positive number and at most 1.",
         ),
         (
             lambda: CosineDecay(True),
-            "CosineDecay's rounds must be a whole number of rounds, at least 1, not True.",
+            "CosineDecay: rounds is True; it must be a whole number, 1 or more.",
         ),
         (
             lambda: CosineDecay(3, -0.1),
-            "CosineDecay's floor must be a number, at least 0 and at most 1, not -0.1.",
+            "CosineDecay: floor is -0.1; it must be a number, 0 or more and at most 1.",
         ),
         (
             lambda: CosineDecay(3, math.nan),
-            "CosineDecay's floor must be a number, at least 0 and at most 1, not nan.",
+            "CosineDecay: floor is nan; it must be a number, 0 or more and at most 1.",
         ),
-        (lambda: PolynomialDecay(3, 0), "PolynomialDecay's power must be a number, above 0, not 0."),
-        (lambda: InverseDecay(power=math.inf), "InverseDecay's power must be a number, above 0, not inf."),
-        (lambda: PolynomialDecay(3, "1"), "PolynomialDecay's power must be a number, above 0, not '1'."),  # type: ignore[arg-type]
-        (lambda: Warmup(0), "Warmup's rounds must be a whole number of rounds, at least 1, not 0."),
-        (lambda: Warmup(3, 0.5), "Warmup's then must be a schedule, such as Constant(), not 0.5."),  # type: ignore[arg-type]
+        (lambda: PolynomialDecay(3, 0), "PolynomialDecay: power is 0; it must be a positive number."),
+        (lambda: InverseDecay(power=math.inf), "InverseDecay: power is inf; it must be a positive number."),
+        (lambda: PolynomialDecay(3, "1"), 'PolynomialDecay: power is "1"; it must be a positive number.'),  # type: ignore[arg-type]
+        (lambda: Warmup(0), "Warmup: rounds is 0; it must be a whole number, 1 or more."),
     ],
 )
 def test_a_parameter_out_of_its_range_is_refused(build: Callable[[], object], sentence: str) -> None:
@@ -163,6 +162,16 @@ def test_a_parameter_out_of_its_range_is_refused(build: Callable[[], object], se
     assert str(error.value) == sentence
 
 
-def test_a_schedule_class_is_not_taken_for_a_schedule() -> None:
-    with pytest.raises(ConfigError, match=r"such as Constant\(\)"):
-        Warmup(3, then=Constant)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("then", "sentence"),
+    [
+        (Constant, r"then is the class Constant; give fp\.Constant\(\)\."),
+        (CosineDecay, r"give fp\.CosineDecay\(rounds=\.\.\.\)\."),
+        ("CosineDecay", r'then is "CosineDecay"; give fp\.CosineDecay\(rounds=\.\.\.\)\.'),
+        ("CosineDcay", r'Did you mean "CosineDecay"\?'),
+        (0.5, r"then is 0\.5; give one of fp\.Constant\(\), fp\.StepDecay\(every=\.\.\.\), "),
+    ],
+)
+def test_what_is_no_schedule_is_refused_with_one_that_is(then: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Warmup(3, then)

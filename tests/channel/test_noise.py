@@ -1,18 +1,20 @@
 """Gaussian noise: it is there, it has the variance it says, and no channel promises what it cannot keep."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
+import fedpact as fp
 from fedpact.algorithms import ALGORITHMS
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.newton import Newton
-from fedpact.channel.channel import Channel
+from fedpact.channel.channel import Channel, RoundContext
 from fedpact.channel.clip import Clip
 from fedpact.channel.noise import GaussianNoise, secret_gaussian
-from fedpact.core.errors import ChannelError
-from fedpact.core.messages import Accumulator, Task, Update
+from fedpact.core.errors import ChannelError, ConfigError
+from fedpact.core.messages import Accumulator, Aggregate, Task, Update
 from fedpact.core.vector import Entry, Layout, Vector
 from tests.federation import SEED, Quadratics, quadratic
 
@@ -53,7 +55,7 @@ def test_the_noise_on_the_mean_has_the_variance_it_says(multiplier, clip, count)
 
 def test_every_averaged_vector_and_segment_gets_noise_of_its_own():
     channel = Channel([Clip(1.0), GaussianNoise(1.0)], UNIFORM)
-    layout = Layout([Entry("a", (1000,)), Entry("b", (1000,), "float64"), Entry("c", (1000,), role="buffer")])
+    layout = Layout([Entry("a", (1000,)), Entry("b", (1000,), "float64")])
     sent = Update(
         "lyon", 0, "delta", averaged={"model": Vector.zeros(layout), "control": Vector.zeros(layout)}
     )
@@ -112,15 +114,80 @@ def test_a_channel_that_cannot_keep_its_promise_is_refused(stages, algorithm, se
         Channel(stages, algorithm)
 
 
-@pytest.mark.parametrize("name", ["FedAvg", "FedSGD", "FedProx", "FedAdam", "SCAFFOLD"])
+BATCH_NORM = Layout(
+    [Entry("w", (4, 4)), Entry("running_var", (4,), role="buffer"), Entry("steps", (), "int64", "buffer")]
+)
+
+
+def test_noise_on_buffers_is_refused_before_any_client_is_asked():
+    stages = [Clip(1.0), GaussianNoise(1.0)]
+    channel = Channel(stages, UNIFORM)
+    sentence = '"running_var" is a buffer.* GroupNorm or LayerNorm, or set track_running_stats=False'
+    with pytest.raises(ChannelError, match=sentence):
+        channel.for_model(BATCH_NORM)
+    with pytest.raises(ChannelError, match=sentence):
+        Channel(stages, UNIFORM, BATCH_NORM)
+    # LAYOUT has a buffer of no elements.
+    assert channel.for_model(LAYOUT).context(0) == channel.context(0)
+
+
+def test_noise_on_buffers_that_no_layout_announced_is_refused_at_the_client():
+    channel = Channel([Clip(1.0), GaussianNoise(1.0)], UNIFORM)
+    with pytest.raises(ChannelError, match='"running_var" is a buffer'):
+        channel.encode(zeros(1, BATCH_NORM.wide)[0], channel.context(0))
+
+
+def test_a_model_with_batch_norm_is_not_trained_under_noise_but_is_under_a_clip():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+    rng = np.random.default_rng(0)
+    clients = [
+        fp.ClientData(id, fp.Rows(rng.normal(size=(40, 3)).astype(np.float32), np.arange(40) % 2))
+        for id in ("lyon", "nice")
+    ]
+    settings = {
+        "algorithm": fp.FedAvg(lr=0.1, local_steps=50, batch_size=10, weighting="uniform"),
+        "rounds": 1,
+    }
+    with pytest.raises(ChannelError, match=r'"1\.running_mean" is a buffer'):
+        fp.train(fp.models.Torch(module), clients, channel=[Clip(1.0), GaussianNoise(1.0)], **settings)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    after = fp.train(fp.models.Torch(module), clients, channel=Clip(0.5), **settings).model.state_dict()
+    names = [name for name, _ in module.named_parameters()]
+    moved = math.sqrt(sum(float((after[name] - before[name]).norm()) ** 2 for name in names))
+    # Each client is clipped to 0.5; two that learn much the same move the mean by most of it.
+    assert 0.05 < moved <= 0.5 * (1 + 1e-6)
+    assert after["1.num_batches_tracked"] == 50
+
+
+@pytest.mark.parametrize("stages", [[GaussianNoise(1.0)], [Clip(1.0), GaussianNoise(1.0)]])
+def test_a_control_variate_that_its_client_keeps_gets_no_noise(stages):
+    algorithm = ALGORITHMS.build({"name": "SCAFFOLD", "weighting": "uniform"})
+    with pytest.raises(ChannelError, match="changes updates on their way, but the clients of SCAFFOLD go on"):
+        Channel(stages, algorithm)
+
+
+@pytest.mark.parametrize("name", ["FedAvg", "FedSGD", "FedProx", "FedAdam"])
 def test_noise_goes_with_every_algorithm_that_averages_alike(name):
     Channel([Clip(1.0), GaussianNoise(1.0)], ALGORITHMS.build({"name": name, "weighting": "uniform"}))
 
 
 @pytest.mark.parametrize("multiplier", [0.0, -1.0, math.nan, math.inf])
 def test_a_multiplier_that_is_no_positive_number_is_refused(multiplier):
-    with pytest.raises(ChannelError, match=r"GaussianNoise: multiplier is .*; it must be a positive number"):
+    with pytest.raises(ConfigError, match=r"GaussianNoise: multiplier is .*; it must be a positive number"):
         GaussianNoise(multiplier)
+
+
+def test_noise_takes_no_memory_of_the_models_size_but_the_noisy_model():
+    layout = Layout([Entry("w", (2_000_000,))])
+    stage, context = GaussianNoise(1.0), RoundContext(0, sensitivity=1.0)
+    aggregate = Aggregate("delta", 2, 2.0, 2, means={"model": Vector.zeros(layout)})
+    tracemalloc.start()
+    stage.decode(aggregate, context)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.6 * layout.nbytes
 
 
 def test_a_round_of_training_is_noised_by_as_much_as_it_says():

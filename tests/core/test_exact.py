@@ -47,7 +47,6 @@ def same(a, b):
         a.integers.tobytes() == b.integers.tobytes()
         and (a.weight, a.count) == (b.weight, b.count)
         and (not a.weight or a.mean() == b.mean())
-        and a.total() == b.total()
     )
 
 
@@ -103,7 +102,7 @@ def test_small_real_weights_count_as_they_are():
 
 @settings(max_examples=200)
 @given(
-    st.floats(2.0**-40, 2.0**40),
+    st.floats(2.0**-40, 2.0**21),
     st.lists(st.one_of(st.integers(1, 10**6), st.floats(2.0**-20, 1e6)), min_size=1, max_size=20),
     st.sampled_from([-1.0, 1.0]),
 )
@@ -179,7 +178,7 @@ def test_a_value_just_beyond_the_range_is_told_from_the_range():
 def test_an_infinite_float32_is_refused_however_wide_the_range():
     layout = Layout([Entry("w", (1,))])
     with pytest.raises(UpdateError, match="is inf"):
-        FixedPointSum(layout, 2.0**64, 1).add(vector_of([math.inf], layout))
+        FixedPointSum(layout, 2.0**46, 1).add(vector_of([math.inf], layout))
 
 
 @given(st.lists(st.one_of(st.floats(0, 10), st.floats(0, 1e-18)), min_size=1, max_size=10))
@@ -233,11 +232,6 @@ def test_there_is_no_mean_of_nothing():
         sum_.mean()
 
 
-def test_the_total_is_the_sum_of_weighted_vectors():
-    sum_ = sum_of([(vector_of(np.arange(6.0)), 2), (vector_of(np.ones(6)), 3)], total=5)
-    np.testing.assert_array_equal(numbers_of(sum_.total()), 2 * np.arange(6) + 3)
-
-
 def test_a_vector_of_another_layout_is_refused_by_the_array_that_differs():
     other = Layout([Entry("a", (4,)), Entry("b", (2,), "float64"), Entry("c", (1,), role="buffer")])
     with pytest.raises(
@@ -258,6 +252,24 @@ def test_dtypes_that_would_be_added_as_bits_or_cut_off_are_refused(dtype):
 def test_a_range_that_no_sum_can_be_scaled_by_is_refused(limit):
     with pytest.raises(ConfigError, match="the declared range is"):
         FixedPointSum(LAYOUT, limit, 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "total", "widest"),
+    [(2.0**60, 1, 46), (2.0**47, 0.5, 46), (65536.0, 2.0**31, 15), (3e13, 3, 44)],
+)
+def test_a_range_that_would_round_ordinary_changes_to_nothing_is_refused(limit, total, widest):
+    with pytest.raises(ConfigError, match=rf"rounded to multiples of .* update_range of 2\^{widest} or less"):
+        FixedPointSum(LAYOUT, limit, total)
+    assert FixedPointSum(LAYOUT, 2.0**widest, total).fraction_bits >= 16
+
+
+def test_the_steps_of_a_sum_are_at_most_what_the_widest_range_gives():
+    # 2^62 / 2^46 = 2^16 steps to 1: 2^-17 is rounded to 0, half to even, and 2^-16 is kept.
+    layout = Layout([Entry("x", (2,), "float64")])
+    sum_ = FixedPointSum(layout, 2.0**46, 1)
+    sum_.add(vector_of([2.0**-17, 2.0**-16], layout))
+    np.testing.assert_array_equal(sum_.mean()["x"], [0, 2.0**-16])
 
 
 @pytest.mark.parametrize("total", [-1.0, math.nan, math.inf])
@@ -359,29 +371,11 @@ def test_wide_sums_of_nothing_are_zero():
     assert Wide.of(np.zeros((0, 2))).sum().exact() == [0, 0]
 
 
-@given(
-    st.lists(
-        st.builds(math.ldexp, st.floats(-1, 1, exclude_min=True, exclude_max=True), st.integers(-80, 49)),
-        min_size=1,
-        max_size=20,
-    )
-)
-def test_wide_squares_are_exact_to_their_resolution(numbers):
-    for exact, value in zip(Wide.of_squares(numbers).exact(), numbers, strict=True):
-        assert abs(exact - Fraction(value) ** 2) <= RESOLUTION * Fraction(3, 2)
-
-
-@given(st.lists(st.integers(-(2**118), 2**118), min_size=1, max_size=10))
-def test_wide_squares_of_multiples_of_the_resolutions_root_are_exact(integers):
-    numbers = [math.ldexp(integer, -70) for integer in integers]
-    assert Wide.of_squares(numbers).exact() == [Fraction(value) ** 2 for value in numbers]
-
-
-def test_a_variance_from_wide_squares_has_no_cancellation():
-    # Σ(x − mean)² of 1e9 + {0, 1, 2} is 2; in float64 the squares alone are rounded to multiples of 128.
-    x = 1e9 + np.arange(3.0)
-    (squares,), (total,) = Wide.of_squares(x).sum().exact(), Wide.of(x).sum().exact()
-    assert squares - total**2 / 3 == 2
+def test_wide_numbers_can_be_compared_without_an_error():
+    number = Wide.of([1.0, 2.0])
+    assert number == number
+    assert number != Wide.of([1.0, 2.0])
+    assert len({number, number}) == 1
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2.0**99, -(2.0**99)])
@@ -390,17 +384,6 @@ def test_wide_refuses_what_it_cannot_hold_by_name(value):
         UpdateError, match=rf'client "\{{0\}}": loss is {value:g}; only finite'.replace("+", r"\+")
     ):
         Wide.of([1.0, value], 'client "{0}": loss')
-    with pytest.raises(UpdateError, match=r"loss is .*; only finite numbers below 2\^49 can be squared"):
-        Wide.of_squares([1.0, value], "loss")
-
-
-def test_wide_squares_refuse_a_number_whose_square_is_too_large():
-    with pytest.raises(UpdateError, match=r"is 1e\+200"):
-        Wide.of_squares([1e200])
-    with pytest.raises(UpdateError, match=r"is 5.62\d+e\+14"):
-        Wide.of_squares([2.0**49])
-    largest = np.nextafter(2.0**49, 0)
-    assert abs(Wide.of_squares(largest).exact()[0] - Fraction(largest) ** 2) <= RESOLUTION * 2
 
 
 def test_the_largest_wide_numbers_are_exact():

@@ -59,7 +59,7 @@ def contents(accumulator):
     return copy.deepcopy(
         (
             accumulator.kind,
-            accumulator.count,
+            accumulator.clients,
             accumulator.weight,
             {
                 name: (sum_.layout, sum_.integers.tobytes(), sum_.weight)
@@ -210,7 +210,20 @@ REFUSED = {
     ),
     "a NaN in a metric": (
         update("nice", metrics={"rows": 1, "loss": math.nan}),
-        'client "nice": loss is nan',
+        'client "nice": loss is nan, so training diverged; lower the learning rate',
+    ),
+    "too large a metric": (
+        update("nice", metrics={"rows": 1, "loss": 1e300}),
+        r'client "nice": loss is 1e\+300; only finite numbers below 2\^99',
+    ),
+    "a NaN in a vector and in a metric": (
+        update("nice", (1, math.nan, 3, 4), metrics={"rows": 1, "loss": math.nan}),
+        r'client "nice": w\[1\] is nan; .* Lower the learning rate',
+    ),
+    "a second answer": (update("lyon", (9, 9, 9, 9)), 'client "lyon" has answered this round before'),
+    "a count that no int64 holds": (
+        update("nice", summed={**update().summed, "count": np.array([1, 2**63 + 5], np.uint64)}),
+        'client "nice": count is 9223372036854775813; a count must be below 2\\^63',
     ),
     "too large a weight": (update("nice", weight=99), 'client "nice" gave .* the total of 100 declared'),
     "a weight that is none": (
@@ -247,6 +260,45 @@ def test_a_first_update_that_is_refused_does_not_decide_what_the_others_send():
     assert contents(made) == contents(added([update()]))
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"averaged": {"model": vector(CONTROL, [1, 2])}},
+            'client "nice" sent other arrays than the round expects: "w" is missing',
+        ),
+        ({"kind": "gradient"}, 'client "nice" sent a gradient where the task asks for a delta'),
+        ({"kind": "model"}, 'client "nice" sent a model where the task asks for a delta'),
+    ],
+)
+def test_a_wrong_answer_that_comes_first_is_refused_like_one_that_comes_later(changes, sentence):
+    narrow = Layout([Entry("w", (3,), "float16"), Entry("b", (), "float64")])
+    assert narrow.wide == MODEL
+    task = Task("train", version=4, arrays={"model": Vector.zeros(narrow)}, kind="delta")
+    first, second = accumulator(task), added([update()], task)
+    with pytest.raises(UpdateError, match=sentence):
+        first.add(replace(update("nice"), **changes))
+    with pytest.raises(UpdateError, match='client "nice" sent'):
+        second.add(replace(update("nice"), **changes))
+    first.add(update())
+    assert contents(first) == contents(second)
+
+
+def test_counts_of_any_integer_dtype_are_added_as_int64():
+    counts = [np.array([200, 1], np.uint8), np.array([2**63 - 300, 1], np.uint64), np.array([True, False])]
+    updates = [Update(f"{i}", 4, "statistics", summed={"n": count}) for i, count in enumerate(counts)]
+    total = added(updates).aggregate().sum("n")
+    assert total.tolist() == [2**63 - 99, 2]
+    assert total.dtype == np.int64
+
+
+def test_updates_and_aggregates_can_be_compared_without_an_error():
+    one, other = update(), update()
+    assert one == one
+    assert one != other
+    assert added([one]).aggregate() != added([other]).aggregate()
+
+
 @pytest.mark.parametrize("weight", [math.nan, -1, math.inf])
 def test_a_weight_is_looked_at_although_only_statistics_come_with_it(weight):
     with pytest.raises(UpdateError, match="a weight is a finite number"):
@@ -259,24 +311,34 @@ def test_a_model_that_was_not_widened_is_refused():
         accumulator().add(Update("nice", 4, "model", averaged={"model": Vector.zeros(layout)}))
 
 
+MODELS = {"model": vector(MODEL, range(4)), "control": vector(MODEL, range(4))}
 PARTIAL = {
-    "another version": added([replace(update(), version=5)], Task("train", version=5)),
-    "another kind": added([update(kind="model")]),
-    "other vectors": added([update(averaged={"model": vector(MODEL, range(4))})]),
-    "other layouts": added(
-        [update(averaged={"model": vector(MODEL, range(4)), "control": vector(MODEL, range(4))})]
+    "another version": (
+        added([update("nice", version=5)], Task("train", version=5)),
+        "different versions of the model",
     ),
-    "other shapes": added([update(summed={**update().summed, "moment": np.zeros(3)})]),
-    "too large weights": added([update(weight=99)]),
+    "another kind": (added([update("nice", kind="model")]), "sent a model where the others sent a delta"),
+    "other vectors": (
+        added([update("nice", averaged={"model": vector(MODEL, range(4))})]),
+        'sent the arrays "model"; the rest of its cohort sent "control", "model"',
+    ),
+    "other layouts": (added([update("nice", averaged=MODELS)]), 'sums of "control" have different layouts'),
+    "other shapes": (
+        added([update("nice", summed={**update().summed, "moment": np.zeros(3)})]),
+        r"moment has shape \(3,\)",
+    ),
+    "too large weights": (added([update("nice", weight=99)]), "weigh 101 together"),
+    "a client of both": (added([update("nice"), update()]), 'client "lyon" has answered this round before'),
 }
 
 
 @pytest.mark.parametrize("case", PARTIAL)
 def test_a_partial_sum_that_is_refused_leaves_no_trace(case):
+    other, sentence = PARTIAL[case]
     made = added([update()])
     before = contents(made)
-    with pytest.raises(UpdateError):
-        made.merge(PARTIAL[case])
+    with pytest.raises(UpdateError, match=sentence):
+        made.merge(other)
     assert contents(made) == before
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -210,7 +211,19 @@ def test_two_models_that_do_not_fit_are_refused_by_the_array_that_differs():
             ours.minus(Vector.zeros(Layout(entries)))
 
 
-@given(hnp.arrays(np.float32, 50, elements=st.floats(width=32)))
+# The largest float32 that is not rounded to an infinite bfloat16.
+BFLOAT16_MAX = float(np.array([0x7F7F7FFF], np.uint32).view(np.float32)[0])
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        50,
+        elements=st.one_of(
+            st.floats(-BFLOAT16_MAX, BFLOAT16_MAX, width=32), st.sampled_from([math.nan, math.inf, -math.inf])
+        ),
+    )
+)
 def test_bfloat16_is_rounded_as_torch_rounds_it(values):
     torch = pytest.importorskip("torch")
     ours = bfloat16_numbers(of("bfloat16", values)["x"])
@@ -228,6 +241,8 @@ def test_bfloat16_ties_subnormals_infinities_and_nans_are_those_of_torch():
     special = [0x0, 0x80000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFFFFFFF, 0x7F800001, 0x7F7FFFFF, 0x1]
     bits = np.concatenate([upper, ties, ties + 1, ties - 1, np.array(special, np.uint32)])
     values = bits.view(np.float32)
+    # What torch makes infinite is refused here.
+    values = values[~(np.isfinite(values) & (np.abs(values) > BFLOAT16_MAX))]
     theirs = torch.from_numpy(values).to(torch.bfloat16)
     ours = of("bfloat16", values)["x"]
     numbers = ~np.isnan(values)
@@ -313,6 +328,58 @@ def test_an_integer_that_does_not_fit_is_refused_by_name(dtype, value):
         Vector.zeros(layout).plus(wide)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "largest", "beyond"),
+    [
+        # Half way from the largest number to the next power of two is where rounding goes to infinity.
+        ("float16", 65519.0, 65520.0),
+        ("bfloat16", BFLOAT16_MAX, 3.3962e38),
+        ("float32", 3.4028235e38, 3.5e38),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_float_that_does_not_fit_is_refused_by_name(dtype, largest, beyond, sign):
+    layout = Layout([Entry("a", (2,), dtype), Entry("b", (2, 2), dtype)])
+    numbers = {"a": np.array([math.inf, math.nan]), "b": np.array([[0, sign * largest], [0, 0]])}
+    kept = Vector.from_arrays(numbers, layout)
+    held = kept.widened()["b"][0, 1]
+    assert np.isfinite(held)
+    assert np.sign(held) == sign
+    assert np.isinf(kept.widened()["a"][0])
+    numbers["b"][1, 0] = sign * beyond
+    sentence = re.escape(f"b[1, 0] would be {sign * beyond:g}, which {dtype} cannot hold; lower")
+    with pytest.raises(ModelError, match=sentence):
+        Vector.from_arrays(numbers, layout)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "change", "sum"),
+    [
+        ("float16", 60000.0, 10000.0, "70000"),
+        ("bfloat16", 2.0**127, 2.0**127, "3.40282e+38"),
+        ("float32", 3e38, 3e38, "6e+38"),
+        ("float64", 1e308, 1e308, "inf"),
+    ],
+)
+def test_a_sum_that_does_not_fit_is_refused_by_name(dtype, value, change, sum):
+    layout = Layout([Entry("a", (70_000,), dtype), Entry("b", (2,), dtype)])
+    base, delta = Vector.zeros(layout), Vector.zeros(layout.wide)
+    start, step = of(dtype, [value])["x"], of(layout.wide.entries[1].dtype, [change])["x"]
+    base["b"][1], delta["b"][1] = start[0], step[0]
+    delta["a"][:2] = [math.nan, math.inf]
+    with pytest.raises(ModelError, match=rf"b\[1\] would be {re.escape(sum)}, which {dtype} cannot hold"):
+        base.plus(delta)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_what_is_infinite_or_nan_already_stays_so(dtype):
+    layout = Layout([Entry("a", (3,), dtype)])
+    delta = Vector.from_arrays({"a": np.array([math.inf, -math.inf, math.nan])}, layout.wide)
+    np.testing.assert_array_equal(
+        Vector.zeros(layout).plus(delta).widened()["a"], [math.inf, -math.inf, math.nan]
+    )
+
+
 def test_equality_is_of_bits():
     def vector(values):
         return of("float32", np.array(values, np.float32))
@@ -352,6 +419,14 @@ def test_the_norm_is_that_of_all_elements_in_float64():
     assert vector.norm() == pytest.approx(math.sqrt(math.fsum(np.concatenate(numbers) ** 2)), rel=1e-14)
     assert of("bfloat16", [3.0, 4.0]).norm() == 5.0
     assert Vector.zeros(Layout(())).norm() == 0.0
+
+
+def test_the_norm_may_be_of_one_role_alone():
+    vector = Vector.zeros(MIXED)
+    vector["conv.bias"], vector["scale"] = [2.0, 3.0], 6.0
+    vector["steps"], vector["running_mean"] = 1000, [3.0, 4.0]
+    assert vector.norm("parameter") == 7.0
+    assert vector.norm("buffer") == math.hypot(1000, 5)
 
 
 def test_the_norm_of_many_float32_is_not_summed_in_float32():

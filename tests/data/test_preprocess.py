@@ -2,6 +2,8 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -270,16 +272,31 @@ def test_arrays_are_tables_too() -> None:
     np.testing.assert_allclose(pipeline.matrix(x), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_prepared_client_holds_matrices_and_its_labels() -> None:
+def test_matrix_is_of_the_dtype_asked_for() -> None:
     table = patients()
-    labels = np.arange(60)
-    data = ClientData("a", Rows(table[:40], labels[:40]), Rows(table[40:], labels[40:]))
-    pipeline = fit(FitPipeline(EVERYTHING), [data])
-    prepared = pipeline.prepare(data, np.float32)
-    assert prepared.train.x.shape == (40, len(pipeline.feature_names_out))
-    assert prepared.train.x.dtype == prepared.test.x.dtype == np.float32
-    assert prepared.test.y.tolist() == labels[40:].tolist()
-    np.testing.assert_array_equal(prepared.train.x, pipeline.matrix(table[:40]).astype(np.float32))
+    pipeline = fit_steps(EVERYTHING, table)
+    matrix = pipeline.matrix(table, np.float32)
+    assert matrix.shape == (60, len(pipeline.feature_names_out))
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, pipeline.matrix(table).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, None, 2.5],
+        [True, pd.NA, 3],
+        [Decimal("1.5"), None, 2],
+        [Fraction(1, 2), 1, np.nan],
+        [np.True_, 2, np.float32(0.5)],
+    ],
+)
+def test_objects_that_are_numbers_are_a_column_of_numbers(values: list[Any]) -> None:
+    table = pd.DataFrame({"a": pd.Series(values, dtype=object)})
+    pipeline = fit_steps([], table)
+    assert pipeline.columns.kinds == {"a": "numeric"}
+    expected = [np.nan if pd.isna(value) else float(value) for value in values]
+    np.testing.assert_array_equal(pipeline.transform(table)["a"], expected)
 
 
 def test_no_steps_make_a_matrix_of_the_agreed_columns() -> None:

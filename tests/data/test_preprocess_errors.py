@@ -108,11 +108,11 @@ def test_column_without_any_value_is_refused(step: Any) -> None:
     assert 'column "chol" has no value at any client' in message(DataError, fit_steps, [step], empty, empty)
 
 
-def test_missing_values_that_are_left_are_counted_and_their_client_named() -> None:
+def test_missing_values_that_are_left_are_counted() -> None:
     gaps = ClientData("Zürich", Rows(TABLE[["age", "chol"]].assign(chol=[np.nan, np.nan, 1.0])))
     pipeline = fit(FitPipeline((Standardize(),)), [gaps])
-    said = message(DataError, pipeline.prepare, gaps)
-    assert said == 'client "Zürich": column "chol" still has 2 missing value(s); add Impute.'
+    said = message(DataError, pipeline.matrix, gaps.train.x)
+    assert said == 'column "chol" still has 2 missing value(s); add Impute.'
 
 
 def test_missing_category_asks_for_impute_before_one_hot() -> None:
@@ -141,13 +141,22 @@ def test_column_missing_at_prediction_names_the_nearest() -> None:
 def test_text_in_a_numeric_column_names_its_row() -> None:
     pipeline = fit_steps([OneHot()], TABLE)
     said = message(DataError, pipeline.matrix, TABLE.assign(age=pd.Series([40.0, None, "sixty"])))
-    assert 'column "age" is numeric, and row 3 holds "sixty"' in said
+    assert 'column "age" is numeric, and row 3 holds text' in said
+    assert "sixty" not in said
 
 
 def test_unknown_category_that_is_not_to_be_ignored_names_its_row() -> None:
     pipeline = fit_steps([OneHot(unknown="error")], TABLE.assign(sex=["male", "female", "male"]))
     said = message(DataError, pipeline.matrix, TABLE.assign(sex=["male", "femal", "male"]))
-    assert 'column "sex", row 2: no category is \'femal\'. Did you mean "female"?' in said
+    assert 'column "sex" has an unknown category in row 2. Known: female, male.' in said
+
+
+@pytest.mark.parametrize("value", [np.inf, pd.Timestamp("1960-03-01"), (7, 8)])
+def test_value_that_is_no_category_names_its_row_and_stays_where_it_is(value: Any) -> None:
+    table = TABLE.assign(sex=pd.Series(["f", None, value], dtype=object))
+    said = message(DataError, fit_steps([OneHot()], TABLE).matrix, table)
+    assert 'column "sex" holds neither text nor a finite number in row 3' in said
+    assert not any(part in said for part in ("inf", "1960", "7"))
 
 
 def test_names_are_no_categories() -> None:

@@ -148,7 +148,7 @@ def test_columns_may_be_named_by_ascending_numbers(tmp_path, names):
     [
         ("age,ill\n1,0\n2,?\n3,\n", {}, r'2 label\(s\) are missing in column "ill", the first in row 2'),
         ("age,ill\n1,0\n", {"label": "il"}, 'has no column "il". Did you mean "ill"'),
-        ("age,ill\n1,0\n", {"label": "y"}, 'has no column "y". It has age, ill'),
+        ("age,ill\n1,0\n", {"label": "y"}, 'has no column "y". Columns: age, ill'),
         ("age,ill\n1,0\n", {"columns": ["agee"]}, 'Did you mean "age"'),
         ("age,ill\n1,0\n", {"text": ["zip"]}, 'no column "zip"'),
         ("age,ill\n", {}, "has no rows"),
@@ -175,6 +175,18 @@ def test_a_later_line_longer_than_the_given_names_is_refused(tmp_path):
     path = written(tmp_path, "t.data", "1,0\n2,1,5\n")
     with pytest.raises(DataError, match="cannot be read as a table"):
         client("lyon", path, "ill", names=["age", "ill"])
+
+
+def test_the_first_of_equal_words_among_numbers_is_named_and_all_are_counted(tmp_path):
+    path = written(tmp_path, "t.csv", "age,ill\n1,0\nten,1\n,1\n3,0\n4,0\nten,0\n5,1\n")
+    with pytest.raises(DataError, match=r'row 2 has "ten" \(2 such row\(s\)\)'):
+        client("lyon", path, "ill")
+
+
+def test_a_number_that_pandas_takes_for_text_is_a_word_among_numbers(tmp_path):
+    path = written(tmp_path, "t.csv", "age,ill\n1,0\n1_000,1\n3,0\n")
+    with pytest.raises(DataError, match='row 2 has "1_000"'):
+        client("lyon", path, "ill")
 
 
 def test_a_column_of_codes_that_are_mostly_words_is_text(tmp_path):
@@ -321,6 +333,12 @@ def test_describe_counts_measured_labels_in_bins():
     table = Federation((ClientData("lyon", Rows(y, y)),)).describe()
     assert table.shape == (1, 12)
     assert table.iloc[0, 2:].sum() == 101
+
+
+@pytest.mark.parametrize(("labels", "columns"), [(62, 62), (100, 100), (101, 10)])
+def test_describe_names_up_to_a_hundred_labels(labels, columns):
+    y = np.arange(labels)
+    assert Federation((ClientData("lyon", Rows(y, y)),)).describe().shape == (1, 2 + columns)
 
 
 def test_describe_of_rows_without_labels_counts_rows():

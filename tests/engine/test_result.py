@@ -256,8 +256,7 @@ def test_client_that_cannot_be_evaluated_is_named_and_left_out(result: fp.Result
     evaluation = fp.evaluate(result, [*clients, odd])
     assert set(evaluation.rows) == {"p0", "p1", "p2"}
     assert evaluation.failures == {
-        "odd": "client \"odd\", test rows: the label 'dead' in row 2 is a class that the model does not know "
-        "(ill, well)."
+        "odd": 'client "odd", test rows: the label in row 2 is of no class that the model knows (ill, well).'
     }
 
 

@@ -138,7 +138,7 @@ name = "Logistic"
 l2 = 0.01
 
 [algorithm]
-name = "SCAFFOLD"
+name = "FedProx"
 lr = 0.1
 local_epochs = 1
 batch_size = 8
@@ -163,7 +163,7 @@ def trained_with_objects(table: Path) -> fp.Result:
     return fp.train(
         fp.models.Logistic(l2=0.01),
         fp.by_column(table, "hospital", "ill"),
-        algorithm=fp.SCAFFOLD(lr=0.1, local_epochs=1, batch_size=8),
+        algorithm=fp.FedProx(lr=0.1, local_epochs=1, batch_size=8),
         preprocess=[fp.Standardize()],
         channel=[fp.Clip(1.0)],
         stop=[fp.NoImprovement("log_loss", patience=3)],

@@ -76,20 +76,26 @@ def test_gradient_is_that_of_autograd(spec: Any, index: Any) -> None:
     expected = torch_loss(spec, flat, X[chosen], y[chosen], spec.l2)
     expected.backward()
     loss, found = gradient(model, weights, Rows(X, y), index)
-    assert loss == pytest.approx(expected.item(), abs=1e-12)
+    # The loss of Newton and of every other report has no penalty in it, and this one neither.
+    reported = torch_loss(spec, flat, X[chosen], y[chosen], 0.0)
+    assert loss == pytest.approx(reported.item(), abs=1e-12)
     assert found == pytest.approx(flat.grad.numpy(), abs=1e-12)
 
 
 @every_regression
 def test_gradient_is_that_of_finite_differences(spec: Any) -> None:
     model, rows = build(spec), Rows(X, LABELS[spec.kind])
-    weights = somewhere(model)
+    weights, penalty = somewhere(model), spec.l2 * model.penalised()
+
+    def objective(weights: Vector) -> float:
+        return gradient(model, weights, rows)[0] + 0.5 * penalty @ weights.flats[0] ** 2
+
     _, found = gradient(model, weights, rows)
     for i in range(model.layout.size):
         above, below = weights.copy(), weights.copy()
         above.flats[0][i] += 1e-5
         below.flats[0][i] -= 1e-5
-        slope = (gradient(model, above, rows)[0] - gradient(model, below, rows)[0]) / 2e-5
+        slope = (objective(above) - objective(below)) / 2e-5
         assert found[i] == pytest.approx(slope, abs=1e-7)
 
 
@@ -116,7 +122,7 @@ def test_curvature_gives_what_the_session_gives(spec: Any) -> None:
     loss, slope, _ = model.curvature(weights, rows)
     penalty = spec.l2 * model.penalised()
     session_loss, session_slope = gradient(model, weights, rows)
-    assert loss / N + 0.5 * penalty @ weights.flats[0] ** 2 == pytest.approx(session_loss, abs=1e-12)
+    assert loss / N == pytest.approx(session_loss, abs=1e-12)
     assert slope / N + penalty * weights.flats[0] == pytest.approx(session_slope, abs=1e-12)
 
 

@@ -1,5 +1,6 @@
 """Naive Bayes through OneShot against scikit-learn's on the pooled rows."""
 
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,7 +99,41 @@ def test_variance_of_a_constant_is_the_smoothing_and_never_negative() -> None:
     y = np.arange(50) % 2
     _, weights = fit(GaussianNB(0.0), x, y, [7, 43])
     assert np.all(weights["variance"] >= 0)
-    assert weights["variance"][:, 0] == pytest.approx(0, abs=1e-17)
+    assert np.all(weights["variance"][:, 0] == 0)
+
+
+@pytest.mark.parametrize("unit", [1e15, 1e-24, 1e100, 1e-150])
+def test_gaussian_is_exact_in_any_unit(unit: float) -> None:
+    # A power of two, so that the scaled rows are not rounded.
+    unit = 2.0 ** round(np.log2(unit))
+    plain = fit(GaussianNB(), WINE_X, WINE_Y, [78, 100])[1]
+    scaled = fit(GaussianNB(), WINE_X * unit, WINE_Y, [78, 100])[1]
+    assert np.array_equal(scaled["mean"], plain["mean"] * unit)
+    assert np.array_equal(scaled["variance"], plain["variance"] * unit**2)
+
+
+def test_memory_of_the_statistics_is_that_of_the_rows_and_not_many_times_as_much() -> None:
+    x, y = RANDOM.normal(size=(100_000, 10)), RANDOM.integers(0, 2, 100_000)
+    model = GaussianNB().build(schema(x, y))
+    tracemalloc.start()
+    model.statistics(Rows(x, y))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5 * x.nbytes
+
+
+def test_variance_that_no_float_holds_is_refused_in_a_sentence() -> None:
+    with pytest.raises(DataError, match=r"variance of a feature is too large .*; scale the columns"):
+        fit(GaussianNB(), WINE_X * 1e200, WINE_Y, [178])
+
+
+@pytest.mark.parametrize("spec", [GaussianNB(), MultinomialNB()], ids=["Gaussian", "multinomial"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_row_that_is_not_finite_is_named_without_its_values(spec: Any, bad: float) -> None:
+    x = WORDS.copy()
+    x[7, 3] = bad
+    with pytest.raises(DataError, match=r"^naive Bayes needs finite numbers, but row 8 has a NaN or"):
+        spec.build(schema(WORDS, WORDS_Y)).statistics(Rows(x, WORDS_Y))
 
 
 def test_training_ends_after_one_round() -> None:
@@ -141,8 +176,8 @@ def test_labels_that_are_numbers_and_examples_that_are_not_flat_are_refused(spec
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: GaussianNB(-1e-9), "var_smoothing is -1e-09; it must be 0 or more"),
-        (lambda: MultinomialNB(0.0), "alpha is 0.0; it must be greater than 0"),
+        (lambda: GaussianNB(-1e-9), "var_smoothing is -1e-09; it must be a number, 0 or more"),
+        (lambda: MultinomialNB(0.0), "alpha is 0.0; it must be a positive number"),
     ],
 )
 def test_smoothing_out_of_range_is_refused(make: Any, sentence: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fedpact as fp
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.core import Accumulator, ClientData, Rows, Schema, Seed, Vector
 from fedpact.core.errors import ConfigError, DataError, FedpactError, ModelError
@@ -311,8 +312,22 @@ def test_an_estimator_without_an_exact_counterpart_is_refused(estimator: Any, me
         from_estimator(estimator)
 
 
-@pytest.mark.parametrize("settings", [{"lr": 0.5}, {"batch_size": 8}, {"local_steps": 3}, {"max_grad_norm": 1.0}])
+@pytest.mark.parametrize(
+    "settings", [{"lr": 0.5}, {"batch_size": 8}, {"local_steps": 3}, {"max_grad_norm": 1.0}]
+)
 def test_settings_that_an_estimator_would_not_heed_are_refused(settings: dict[str, Any]) -> None:
     model = Sklearn(linear_model.SGDClassifier()).build(TWO)
     with pytest.raises(ModelError, match=f"{next(iter(settings))} of FedAvg would have no effect"):
         FedAvg(**settings).local_training(model, model.initial(Seed.of(0)), rows(TWO), 0, Seed.of(0))
+
+
+def test_whole_numbers_are_no_classes_to_a_regressor() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    ages = np.rint(50 + 5 * x[:, 0])
+    clients = [
+        ClientData(id, Rows(x[part], ages[part]), Rows(x, ages))
+        for id, part in (("a", slice(30)), ("b", slice(30, 60)))
+    ]
+    result = fp.train(linear_model.SGDRegressor(), clients, rounds=60)
+    assert result.evaluation is not None
+    assert result.evaluation.metrics["r2"] > 0.5

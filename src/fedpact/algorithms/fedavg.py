@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
+from fedpact.algorithms import PARTS
 from fedpact.algorithms.local_sgd import LocalSGD, Trained
 from fedpact.algorithms.optimizers import SGD, Optimizer
 from fedpact.algorithms.server import first_slots, server_step
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import ConfigError
 from fedpact.core.messages import Aggregate, Cohort, Recipients, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_numbers, check_part
 from fedpact.core.vector import Vector
 
 
@@ -54,10 +57,8 @@ class FedAvg(LocalSGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.server_lr > 0:
-            raise ConfigError(
-                f"{type(self).__name__}: server_lr is {self.server_lr}; it must be greater than 0."
-            )
+        check_numbers(self, "server_lr", positive=True)
+        check_part(self, "server_optimizer", Optimizer, PARTS)
 
     def init(self, model: Any, seed: Seed) -> FedAvgState:
         """Return the state before the first round."""
@@ -70,6 +71,7 @@ class FedAvg(LocalSGD):
             verb="train",
             version=state.round,
             arrays={"model": state.model},
+            kind="delta",
             to=self.recipients,
             weighting=self.weighting,
         )
@@ -83,9 +85,15 @@ class FedAvg(LocalSGD):
 
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
         """Step along the mean change."""
-        count = state.round + 1
+        change, count = aggregate.means["model"], state.round + 1
+        if self.server_lr == 1 and self.server_optimizer == SGD():
+            # The same bits as of the step below, in one pass over the model.
+            return FedAvgState(count, state.model.plus(change), {})
+        gradient = Vector.zeros(change.layout)
+        for negative, flat in zip(gradient.flats, change.flats, strict=True):
+            np.negative(flat, out=negative)
         stepped, slots = server_step(
-            self.server_optimizer, state.model, aggregate.means["model"], state.slots, count, self.server_lr
+            self.server_optimizer, state.model, gradient, state.slots, count, self.server_lr
         )
         return FedAvgState(count, stepped, slots)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedpact.algorithms.fedavg import FedAvg
-from fedpact.core.errors import ConfigError
 from fedpact.core.model import Array
+from fedpact.core.settings import check_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,10 @@ class FedProx(FedAvg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.mu >= 0:
-            raise ConfigError(f"FedProx: mu is {self.mu}; it must be 0 or more.")
+        check_numbers(self, "mu")
 
     def correct(self, gradient: Array, weights: Array, anchors: Mapping[str, Array]) -> None:
         """Add the gradient of the proximal term."""
-        gradient += self.mu * (weights - anchors["start"])
+        pull = weights - anchors["start"]
+        pull *= self.mu
+        gradient += pull

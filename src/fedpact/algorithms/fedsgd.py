@@ -5,22 +5,23 @@ section 2.
 """
 
 from dataclasses import dataclass, field
-from numbers import Integral
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from fedpact.algorithms import PARTS
 from fedpact.algorithms.fedavg import FedAvgState
-from fedpact.algorithms.local_sgd import gradient_of
+from fedpact.algorithms.local_sgd import Weighting, check_rows, gradient_of
 from fedpact.algorithms.optimizers import SGD, Optimizer
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.algorithms.server import first_slots, server_step
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.errors import ModelError
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.model import GradientModel
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +43,16 @@ class FedSGD:
     batch_size: int | None = None
     server_optimizer: Optimizer = field(default_factory=SGD)
     lr_schedule: Schedule = field(default_factory=Constant)
-    weighting: Literal["examples", "uniform"] = "examples"
+    weighting: Weighting = "examples"
 
     releases: ClassVar[Literal["averaged", "summed"]] = "averaged"
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ConfigError(f"FedSGD: lr is {self.lr}; it must be greater than 0.")
-        if self.batch_size is not None and not (
-            isinstance(self.batch_size, Integral) and self.batch_size > 0
-        ):
-            raise ConfigError(
-                f"FedSGD: batch_size is {self.batch_size}; it must be a whole number, 1 or more, or None."
-            )
-        if self.weighting not in ("examples", "uniform"):
-            raise ConfigError(f'FedSGD: weighting is "{self.weighting}"; it must be "examples" or "uniform".')
+        check_numbers(self, "lr", positive=True)
+        check_counts(self, "batch_size", optional=True)
+        check_part(self, "server_optimizer", Optimizer, PARTS)
+        check_part(self, "lr_schedule", Schedule, PARTS)
+        check_choice(self, "weighting", get_args(Weighting))
 
     def init(self, model: Any, seed: Seed) -> FedAvgState:
         """Return the state before the first round."""
@@ -65,16 +61,28 @@ class FedSGD:
 
     def task(self, state: FedAvgState) -> Task:
         """Ask the cohort for gradients at the global model."""
-        return Task("gradient", version=state.round, arrays={"model": state.model}, weighting=self.weighting)
+        return Task(
+            "gradient",
+            version=state.round,
+            arrays={"model": state.model},
+            kind="gradient",
+            weighting=self.weighting,
+        )
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
     ) -> tuple[Update, ClientState]:
-        """Return the gradient of the mean loss over the client's rows, or over a batch of them."""
+        """Return the gradient of the mean loss over the client's rows, or over a batch of them.
+
+        Raises:
+            ModelError: the model gives no gradients.
+            DataError: the client has no training rows.
+        """
         if not isinstance(model, GradientModel):
             raise ModelError(
                 f"FedSGD needs gradients, which {type(model).__name__} does not give; use FedAvg."
             )
+        check_rows(data.train)
         start, n = task.arrays["model"], len(data.train)
         index = None
         if self.batch_size is not None and self.batch_size < n:
@@ -85,10 +93,11 @@ class FedSGD:
         session.bind(data.train, seed.child("model"))
         loss = session.gradient(index)
         gradient = gradient_of(session, start.layout)
-        # Buffers have no gradient: their change is sent as its negative, for the server to step alike.
-        moved = start.minus(session.store())
-        for i, segment in enumerate(start.layout.segments):
-            if segment.role == "buffer":
+        buffers = [i for i, segment in enumerate(start.layout.segments) if segment.role == "buffer"]
+        if buffers:
+            # They have no gradient: their change is sent as its negative, for the server to step alike.
+            moved = start.minus(session.store())
+            for i in buffers:
                 gradient.flats[i][:] = moved.flats[i]
         rows = n if index is None else len(index)
         update = Update(
@@ -104,10 +113,7 @@ class FedSGD:
 
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
         """Step along the mean gradient."""
-        change = aggregate.means["model"].copy()
-        for flat in change.flats:
-            flat *= -1.0
-        lr = self.lr * self.lr_schedule.factor(state.round)
-        count = state.round + 1
-        stepped, slots = server_step(self.server_optimizer, state.model, change, state.slots, count, lr)
+        gradient, count = aggregate.means["model"].copy(), state.round + 1
+        lr = float(self.lr * self.lr_schedule.factor(state.round))
+        stepped, slots = server_step(self.server_optimizer, state.model, gradient, state.slots, count, lr)
         return FedAvgState(count, stepped, slots)

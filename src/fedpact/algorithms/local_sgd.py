@@ -4,21 +4,28 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 ClientUpdate in Algorithm 1.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpact.algorithms import PARTS
 from fedpact.algorithms.optimizers import SGD, Optimizer, init_slots
 from fedpact.algorithms.schedules import Constant, Schedule
-from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.errors import ClientError, ConfigError, DataError, ModelError
 from fedpact.core.model import Array, FittingModel, GradientModel, Session
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part
 from fedpact.core.vector import Layout, Vector
+
+Weighting = Literal["examples", "uniform"]
+
+# Of 256 Ki elements a copy in float64 takes 2 MiB.
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class LocalSGD:
         lr: the clients' learning rate.
         local_steps: gradient steps a round; or
         local_epochs: passes over the client's rows a round. One of the two; one epoch if neither is given.
-        batch_size: rows a step; None for all of them.
+        batch_size: rows a step; None for all of them. The last batch of an epoch has the rest; where that is a
+            single row, it and the batch before share their rows: 33 rows in batches of 32 are 17 and 16.
         optimizer: how a step is taken; its state starts anew every round.
         lr_schedule: multiplies lr, by round.
         max_grad_norm: scale a larger gradient down to this L2 norm; None for no limit.
@@ -63,24 +71,17 @@ class LocalSGD:
     lr_schedule: Schedule = field(default_factory=Constant)
     max_grad_norm: float | None = None
     shuffle: bool = True
-    weighting: Literal["examples", "uniform"] = "examples"
+    weighting: Weighting = "examples"
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
+        check_numbers(self, "lr")
+        check_counts(self, "local_steps", "local_epochs", "batch_size", optional=True)
         if self.local_steps is not None and self.local_epochs is not None:
-            raise ConfigError(f"{name}: give local_steps or local_epochs, not both.")
-        for setting in ("local_steps", "local_epochs", "batch_size"):
-            value = getattr(self, setting)
-            if value is not None and not (isinstance(value, Integral) and int(value) > 0):
-                raise ConfigError(f"{name}: {setting} is {value}; it must be a whole number, 1 or more.")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise ConfigError(
-                f"{name}: max_grad_norm is {self.max_grad_norm}; it must be greater than 0, or None."
-            )
-        if not self.lr >= 0:
-            raise ConfigError(f"{name}: lr is {self.lr}; it must be 0 or more.")
-        if self.weighting not in ("examples", "uniform"):
-            raise ConfigError(f'{name}: weighting is "{self.weighting}"; it must be "examples" or "uniform".')
+            raise ConfigError(f"{type(self).__name__}: give local_steps or local_epochs, not both.")
+        check_part(self, "optimizer", Optimizer, PARTS)
+        check_part(self, "lr_schedule", Schedule, PARTS)
+        check_numbers(self, "max_grad_norm", positive=True, optional=True)
+        check_choice(self, "weighting", get_args(Weighting))
 
     def correct(self, gradient: Array, weights: Array, anchors: Mapping[str, Array]) -> None:
         """Correct a step's gradient in place: all that most algorithms of the family change.
@@ -95,7 +96,8 @@ class LocalSGD:
 
     def local_rate(self, round: int) -> float:
         """Return the clients' learning rate in this round."""
-        return self.lr * self.lr_schedule.factor(round)
+        # A schedule of one's own may give a numpy scalar, which would promote float32 weights.
+        return float(self.lr * self.lr_schedule.factor(round))
 
     def local_training(
         self,
@@ -119,7 +121,10 @@ class LocalSGD:
         Raises:
             ModelError: the algorithm needs gradients that the model does not give, or has settings that a
                 model which trains by its own means would not heed.
+            DataError: there are no rows.
+            ClientError: a gradient that `max_grad_norm` is to bound is NaN or infinite.
         """
+        check_rows(rows)
         if isinstance(model, GradientModel):
             return self._descend(model, start, rows, round, seed, anchors or {})
         if not isinstance(model, FittingModel):
@@ -186,6 +191,8 @@ class LocalSGD:
         """Yield the rows of each step; None for all of them."""
         size = n if self.batch_size is None else min(self.batch_size, n)
         per_epoch = -(-n // size)
+        # Batch norm cannot take a lone last row: the batch before it then lends it half of its own.
+        lent = (size - 1) // 2 if n % size == 1 else 0
         total = self.local_steps if self.local_steps is not None else (self.local_epochs or 1) * per_epoch
         random = seed.generator()
         order = np.arange(n)
@@ -196,7 +203,9 @@ class LocalSGD:
             place = step % per_epoch
             if place == 0 and self.shuffle:
                 order = random.permutation(n)
-            yield order[place * size : (place + 1) * size]
+            start = place * size - lent * (place == per_epoch - 1)
+            stop = (place + 1) * size - lent * (place == per_epoch - 2)
+            yield order[start:stop]
 
 
 def gradient_of(session: Session, layout: Layout) -> Vector:
@@ -216,8 +225,35 @@ def _as_numpy(array: Array) -> NDArray[np.floating[Any]]:
     return (array.float() if array.dtype.itemsize < 4 else array).cpu().numpy()
 
 
+def check_rows(rows: Rows) -> None:
+    """Refuse to train on nothing.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    if not len(rows):
+        raise DataError("there are no training rows; leave this client out, or give it some.")
+
+
 def _clip(gradients: Sequence[Array], max_norm: float) -> None:
-    norm = sum(float((gradient * gradient).sum()) for gradient in gradients) ** 0.5
+    norm = _norm(gradients)
+    if not math.isfinite(norm):
+        raise ClientError(
+            f"the norm of the gradient is {norm:g}; lower the learning rate, or look for NaN, infinite or huge "
+            "values in the client's rows."
+        )
     if norm > max_norm:
         for gradient in gradients:
             gradient *= max_norm / norm
+
+
+def _norm(gradients: Sequence[Array]) -> float:
+    """Return the L2 norm of flat arrays, accumulated in float64: in half precision 256² overflows already."""
+    total: Any = 0.0
+    for gradient in gradients:
+        for start in range(0, len(gradient), _BLOCK):
+            block = gradient[start : start + _BLOCK]
+            wide = block.astype(np.float64) if isinstance(block, np.ndarray) else block.double()
+            # Of a tensor the sum stays on its device until the last of the blocks.
+            total = total + (wide * wide).sum()
+    return math.sqrt(total)

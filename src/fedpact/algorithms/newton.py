@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import ConfigError, ModelError
+from fedpact.core.errors import ModelError
 from fedpact.core.messages import Aggregate, Everyone, Task, Update
 from fedpact.core.model import HessianModel
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_numbers
 from fedpact.core.vector import Vector
 
 Floats = NDArray[np.float64]
@@ -28,18 +29,18 @@ class NewtonState:
 
     Args:
         round: the number of rounds done.
-        model: the point that the next round is asked to judge.
-        best: the best point judged so far.
-        objective: its objective; infinite before the first round.
+        model: the best point judged so far, or the one to start from; where it converged, one last step from it.
+        trial: the point that the next round is asked to judge.
+        objective: that of the best point judged; infinite before the first round.
         rows: the number of rows that it was judged on.
-        step: the full Newton step from `best`.
-        damping: the part of the step that `model` takes.
+        step: the full Newton step from it.
+        damping: the part of the step that `trial` takes.
         converged: whether the step became smaller than the tolerance.
     """
 
     round: int
     model: Vector
-    best: Vector
+    trial: Vector
     objective: float
     rows: int
     step: Vector
@@ -61,8 +62,7 @@ class Newton:
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0:
-            raise ConfigError(f"Newton: tolerance is {self.tolerance}; it must be greater than 0.")
+        check_numbers(self, "tolerance", positive=True)
 
     def init(self, model: Any, seed: Seed) -> NewtonState:
         """Return the state before the first round.
@@ -78,10 +78,12 @@ class Newton:
         return NewtonState(0, start, start, float("inf"), 0, Vector.zeros(start.layout), 1.0, False)
 
     def task(self, state: NewtonState) -> Task | None:
-        """Ask every client for the loss, gradient and Hessian at the present point."""
+        """Ask every client for the loss, gradient and Hessian at the point of the trial."""
         if state.converged:
             return None
-        return Task("newton", version=state.round, arrays={"model": state.model}, to=Everyone())
+        return Task(
+            "newton", version=state.round, arrays={"model": state.trial}, kind="statistics", to=Everyone()
+        )
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
@@ -107,7 +109,7 @@ class Newton:
     def server(self, model: Any, state: NewtonState, aggregate: Aggregate) -> NewtonState:
         """Take the Newton step, or half of the last one where it went too far."""
         rows = int(aggregate.sum("rows"))
-        weights = state.model.flats[0]
+        weights = state.trial.flats[0]
         penalty = model.l2 * model.penalised()
         objective = float(aggregate.sum("loss")) / rows + 0.5 * float(penalty @ np.square(weights))
         # Rounding alone may raise the objective by a few units in the last place near the optimum.
@@ -115,19 +117,21 @@ class Newton:
         worse = not objective <= state.objective + slack
         # When clients fail or come back, objectives are of other rows and say nothing about the step.
         if worse and rows == state.rows and state.damping > _LEAST_DAMPING:
-            return _moved(replace(state, damping=state.damping / 2))
+            damping = state.damping / 2
+            trial = _stepped(state.model, state.step, damping)
+            return replace(state, round=state.round + 1, trial=trial, damping=damping)
         gradient = aggregate.sum("gradient") / rows + penalty * weights
         hessian = np.zeros((weights.size, weights.size))
         hessian[np.triu_indices(weights.size)] = aggregate.sum("hessian") / rows
         hessian += np.triu(hessian, 1).T
         hessian[np.diag_indices(weights.size)] += penalty
-        step = Vector.zeros(state.model.layout)
+        step = Vector.zeros(state.trial.layout)
         unit = _units(hessian)
         step.flats[0][:] = _newton_step(hessian, gradient, unit)
         converged = bool(np.all(np.abs(step.flats[0]) <= self.tolerance * (np.abs(weights) + unit)))
-        return _moved(
-            NewtonState(state.round, state.model, state.model, objective, rows, step, 1.0, converged)
-        )
+        trial = _stepped(state.trial, step, 1.0)
+        model = trial if converged else state.trial
+        return NewtonState(state.round + 1, model, trial, objective, rows, step, 1.0, converged)
 
 
 # A step of less than a millionth that still does not help means that rounding has the last word.
@@ -153,7 +157,7 @@ def _newton_step(hessian: Floats, gradient: Floats, unit: Floats) -> Floats:
     return step - flat @ (flat.T @ step)
 
 
-def _moved(state: NewtonState) -> NewtonState:
-    point = state.best.copy()
-    point.flats[0][:] += state.damping * state.step.flats[0]
-    return replace(state, round=state.round + 1, model=point)
+def _stepped(point: Vector, step: Vector, damping: float) -> Vector:
+    stepped = point.copy()
+    stepped.flats[0][:] += damping * step.flats[0]
+    return stepped

@@ -41,7 +41,7 @@ class OneShot:
 
     def task(self, state: OneShotState) -> Task | None:
         """Ask every client for its sums, once."""
-        return Task("statistics", to=Everyone()) if state.round == 0 else None
+        return Task("statistics", kind="statistics", to=Everyone()) if state.round == 0 else None
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed

@@ -13,20 +13,24 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError
+from fedpact.core.settings import check_numbers, number_in
 
 if TYPE_CHECKING:
     import torch
 
 Array = TypeVar("Array", NDArray[Any], "torch.Tensor")
 
+# Of 64 Ki elements a scratch array stays in the cache of one core.
+_BLOCK = 1 << 16
 
+
+@runtime_checkable
 class Optimizer(Protocol):
     """A rule for one step, without state of its own.
 
@@ -87,8 +91,8 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, "momentum", "dampening", below=1)
-        _check(self, "weight_decay")
+        check_numbers(self, "momentum", "dampening", below=1)
+        check_numbers(self, "weight_decay")
         if self.dampening and not self.momentum:
             raise ConfigError("SGD's dampening acts only with momentum; set momentum too, or dampening=0.")
         if self.nesterov and (not self.momentum or self.dampening):
@@ -101,7 +105,7 @@ class SGD:
         self, weights: Array, gradient: Array, slots: Mapping[str, Array], count: int, lr: float
     ) -> None:
         if self.weight_decay:
-            gradient += self.weight_decay * weights
+            _add(gradient, self.weight_decay, weights)
         direction = gradient
         if self.momentum:
             buffer = slots["momentum"]
@@ -109,9 +113,9 @@ class SGD:
                 buffer[...] = gradient
             else:
                 buffer *= self.momentum
-                buffer += (1 - self.dampening) * gradient if self.dampening else gradient
+                _add(buffer, 1 - self.dampening, gradient)
             if self.nesterov:
-                gradient += self.momentum * buffer
+                _add(gradient, self.momentum, buffer)
             else:
                 direction = buffer
         _descend(weights, direction, lr, scratch=gradient)
@@ -137,7 +141,7 @@ class EMAMomentum:
     beta: float = 0.9
 
     def __post_init__(self) -> None:
-        _check(self, "beta", below=1)
+        check_numbers(self, "beta", below=1)
 
     def slots(self) -> dict[str, float]:
         return {"first_moment": 0.0}
@@ -179,11 +183,11 @@ class Adam:
 
     def __post_init__(self) -> None:
         betas: Any = self.betas
-        what = f"each of {type(self).__name__}'s betas"
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ConfigError(f"{type(self).__name__}'s betas must be two numbers, not {betas!r}.")
-        object.__setattr__(self, "betas", tuple(_number(what, beta, below=1) for beta in betas))
-        _check(self, "eps", "weight_decay", "initial_accumulator")
+            raise ConfigError(f"{type(self).__name__}: betas is {betas}; it must be two numbers.")
+        pair = tuple(number_in(self, f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
+        object.__setattr__(self, "betas", pair)
+        check_numbers(self, "eps", "weight_decay", "initial_accumulator")
 
     def slots(self) -> dict[str, float]:
         return {"first_moment": 0.0, "second_moment": self.initial_accumulator}
@@ -196,7 +200,7 @@ class Adam:
         if self.weight_decay:
             self._decay(weights, gradient, lr)
         first *= beta1
-        first += (1 - beta1) * gradient
+        _add(first, 1 - beta1, gradient)
         gradient *= gradient
         self._accumulate(second, gradient)
 
@@ -212,7 +216,7 @@ class Adam:
         _descend(weights, direction, lr, scratch=direction)
 
     def _decay(self, weights: Array, gradient: Array, lr: float) -> None:
-        gradient += self.weight_decay * weights
+        _add(gradient, self.weight_decay, weights)
 
     def _accumulate(self, second: Array, squared: Array) -> None:
         second *= self.betas[1]
@@ -250,7 +254,8 @@ class Yogi(Adam):
     initial_accumulator: float = 1e-6
 
     def _accumulate(self, second: Array, squared: Array) -> None:
-        change = _namespace(second).sign(second - squared)
+        change = second - squared
+        _namespace(change).sign(change, out=change)
         change *= squared
         change *= 1 - self.betas[1]
         second -= change
@@ -282,8 +287,8 @@ class Adagrad:
     initial_accumulator: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, "eps", "weight_decay", "lr_decay", "initial_accumulator")
-        _check(self, "beta1", below=1)
+        check_numbers(self, "eps", "weight_decay", "lr_decay", "initial_accumulator")
+        check_numbers(self, "beta1", below=1)
 
     def slots(self) -> dict[str, float]:
         moment = {"first_moment": 0.0} if self.beta1 else {}
@@ -294,7 +299,7 @@ class Adagrad:
     ) -> None:
         squares = slots["sum_of_squares"]
         if self.weight_decay:
-            gradient += self.weight_decay * weights
+            _add(gradient, self.weight_decay, weights)
         denominator = gradient * gradient
         squares += denominator
         _namespace(squares).sqrt(squares, out=denominator)
@@ -335,8 +340,8 @@ class RMSprop:
     centered: bool = False
 
     def __post_init__(self) -> None:
-        _check(self, "alpha", "momentum", below=1)
-        _check(self, "eps", "weight_decay")
+        check_numbers(self, "alpha", "momentum", below=1)
+        check_numbers(self, "eps", "weight_decay")
 
     def slots(self) -> dict[str, float]:
         names = ["second_moment"]
@@ -351,7 +356,7 @@ class RMSprop:
     ) -> None:
         second = slots["second_moment"]
         if self.weight_decay:
-            gradient += self.weight_decay * weights
+            _add(gradient, self.weight_decay, weights)
         denominator = gradient * gradient
         denominator *= 1 - self.alpha
         second *= self.alpha
@@ -360,7 +365,7 @@ class RMSprop:
         if self.centered:
             first = slots["first_moment"]
             first *= self.alpha
-            first += (1 - self.alpha) * gradient
+            _add(first, 1 - self.alpha, gradient)
             xp.multiply(first, first, out=denominator)
             xp.subtract(second, denominator, out=denominator)
             # Rounding makes the variance of a nearly constant gradient negative, and its root would be NaN.
@@ -392,16 +397,11 @@ def _descend(weights: Array, direction: Array, lr: float, scratch: Array) -> Non
         weights.add_(direction, alpha=-lr)
 
 
-def _check(optimizer: Optimizer, *names: str, below: float = math.inf) -> None:
-    for name in names:
-        what = f"{type(optimizer).__name__}'s {name}"
-        object.__setattr__(optimizer, name, _number(what, getattr(optimizer, name), below))
-
-
-def _number(what: str, value: Any, below: float) -> float:
-    # Plain floats, so that an optimiser is written in one way only (0 is 0.0) and a numpy scalar does not
-    # promote float32 weights.
-    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= float(value) < below:
-        return float(value)
-    limits = "at least 0" if below == math.inf else f"at least 0 and below {below:g}"
-    raise ConfigError(f"{what} must be a number, {limits}, not {value!r}.")
+def _add(total: Array, factor: float, term: Array) -> None:
+    """Add factor · term, without a temporary array of their size."""
+    if isinstance(total, np.ndarray):
+        sums, terms = np.atleast_1d(total, term)
+        for start in range(0, len(sums), _BLOCK):
+            sums[start : start + _BLOCK] += factor * terms[start : start + _BLOCK]
+    else:
+        total.add_(term, alpha=factor)

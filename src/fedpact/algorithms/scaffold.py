@@ -6,7 +6,7 @@ Algorithm 1 and equations (3) and (4).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fedpact.algorithms.fedavg import FedAvg, FedAvgState
 from fedpact.algorithms.local_sgd import gradient_of
@@ -17,6 +17,7 @@ from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.model import Array, GradientModel
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_choice, check_numbers
 from fedpact.core.vector import Vector
 
 
@@ -54,16 +55,16 @@ class SCAFFOLD(FedAvg):
 
     option: Literal[1, 2] = 2
 
+    keeps_updates: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.option not in (1, 2):
-            raise ConfigError(f"SCAFFOLD: option is {self.option}; it must be 1 or 2.")
+        check_choice(self, "option", (1, 2))
+        check_numbers(self, "lr", positive=True)
         if self.optimizer != SGD():
             raise ConfigError(
                 "SCAFFOLD corrects plain SGD steps: leave optimizer at SGD() without momentum or weight decay."
             )
-        if not self.lr > 0:
-            raise ConfigError(f"SCAFFOLD: lr is {self.lr}; it must be greater than 0.")
 
     def init(self, model: Any, seed: Seed) -> ScaffoldState:
         """Return the state before the first round."""
@@ -79,6 +80,7 @@ class SCAFFOLD(FedAvg):
             verb=task.verb,
             version=task.version,
             arrays={"model": state.model, "control": state.control},
+            kind=task.kind,
             to=task.to,
             weighting=task.weighting,
         )

@@ -5,10 +5,10 @@ A schedule knows nothing but the round's number, counted from 0, so a resumed ru
 
 import math
 from dataclasses import dataclass, field
-from numbers import Integral, Real
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from fedpact.core.errors import ConfigError
+from fedpact.algorithms import PARTS
+from fedpact.core.settings import check_counts, check_numbers, check_part
 
 
 @runtime_checkable
@@ -44,8 +44,8 @@ class StepDecay:
     rate: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_rounds(self, "every")
-        _check_number(self, "rate", positive=True, at_most=1)
+        check_counts(self, "every")
+        check_numbers(self, "rate", positive=True, at_most=1)
 
     def factor(self, round: int) -> float:
         return self.rate ** (round // self.every)
@@ -65,7 +65,7 @@ class ExponentialDecay:
     rate: float
 
     def __post_init__(self) -> None:
-        _check_number(self, "rate", positive=True, at_most=1)
+        check_numbers(self, "rate", positive=True, at_most=1)
 
     def factor(self, round: int) -> float:
         return self.rate**round
@@ -90,8 +90,8 @@ class CosineDecay:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_rounds(self, "rounds")
-        _check_number(self, "floor", at_most=1)
+        check_counts(self, "rounds")
+        check_numbers(self, "floor", at_most=1)
 
     def factor(self, round: int) -> float:
         progress = min(round / self.rounds, 1.0)
@@ -116,9 +116,9 @@ class PolynomialDecay:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_rounds(self, "rounds")
-        _check_number(self, "power", positive=True)
-        _check_number(self, "floor", at_most=1)
+        check_counts(self, "rounds")
+        check_numbers(self, "power", positive=True)
+        check_numbers(self, "floor", at_most=1)
 
     def factor(self, round: int) -> float:
         remaining = max(1 - round / self.rounds, 0.0)
@@ -144,8 +144,8 @@ class InverseDecay:
     power: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_rounds(self, "rounds")
-        _check_number(self, "power", positive=True)
+        check_counts(self, "rounds")
+        check_numbers(self, "power", positive=True)
 
     def factor(self, round: int) -> float:
         return math.pow(1 + round / self.rounds, -self.power)
@@ -170,32 +170,10 @@ class Warmup:
     then: Schedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
-        _check_rounds(self, "rounds")
-        then: Any = self.then
-        if isinstance(then, type) or not isinstance(then, Schedule):
-            raise ConfigError(f"Warmup's then must be a schedule, such as Constant(), not {then!r}.")
+        check_counts(self, "rounds")
+        check_part(self, "then", Schedule, PARTS)
 
     def factor(self, round: int) -> float:
         if round < self.rounds:
             return (round + 1) / (self.rounds + 1) * self.then.factor(0)
         return self.then.factor(round - self.rounds)
-
-
-def _check_rounds(schedule: Schedule, name: str) -> None:
-    value = getattr(schedule, name)
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
-        raise ConfigError(
-            f"{type(schedule).__name__}'s {name} must be a whole number of rounds, at least 1, not {value!r}."
-        )
-    object.__setattr__(schedule, name, int(value))
-
-
-def _check_number(schedule: Schedule, name: str, positive: bool = False, at_most: float = math.inf) -> None:
-    # Kept as a plain float, so that a schedule is written in one way only: 1 is 1.0.
-    value = getattr(schedule, name)
-    number = float(value) if not isinstance(value, bool) and isinstance(value, Real) else math.nan
-    if not (0 <= number <= at_most and number < math.inf) or (positive and number == 0):
-        low = "above 0" if positive else "at least 0"
-        high = "" if at_most == math.inf else f" and at most {at_most:g}"
-        raise ConfigError(f"{type(schedule).__name__}'s {name} must be a number, {low}{high}, not {value!r}.")
-    object.__setattr__(schedule, name, number)

@@ -1,4 +1,4 @@
-"""How a server steps: an optimiser on the global model, along a cohort's mean change."""
+"""How a server steps: an optimiser on the global model, along a cohort's mean gradient."""
 
 from collections.abc import Mapping
 
@@ -19,31 +19,30 @@ def first_slots(optimizer: Optimizer, model: Vector) -> dict[str, Vector]:
 def server_step(
     optimizer: Optimizer,
     model: Vector,
-    change: Vector,
+    gradient: Vector,
     slots: Mapping[str, Vector],
     count: int,
     lr: float,
 ) -> tuple[Vector, dict[str, Vector]]:
     """Return the model and the optimiser's state after one step, leaving those given as they are.
 
-    Parameters take an optimiser step whose gradient is −change; buffers, which have no gradient, are
-    simply moved by the change.
+    Parameters take an optimiser step; buffers, which have no gradient, are simply moved by its negative.
 
     Args:
         optimizer: the server's optimiser.
         model: the global model.
-        change: the mean change, in the layout `model.layout.wide`.
+        gradient: the mean gradient, or the negative of the mean change, in the layout `model.layout.wide`; it is
+            used as scratch and holds nothing of meaning afterwards.
         slots: the optimiser's state.
         count: the number of this step, 1 for the first.
         lr: the server's learning rate.
     """
-    stepped, gradient = model.widened(), change.copy()
+    stepped = model.widened()
     after = {name: slot.copy() for name, slot in slots.items()}
     for i, segment in enumerate(model.layout.segments):
         weights, step = stepped.flats[i], gradient.flats[i]
         if segment.role == "parameter":
-            step *= -1.0
             optimizer.step(weights, step, {name: slot.flats[i] for name, slot in after.items()}, count, lr)
         else:
-            weights += step
-    return stepped.narrowed(model.layout), after
+            weights -= step
+    return stepped if stepped.layout == model.layout else stepped.narrowed(model.layout), after

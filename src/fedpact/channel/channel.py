@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
+from fedpact.core.errors import ChannelError
 from fedpact.core.messages import Aggregate, Update
+from fedpact.core.vector import Layout
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,20 @@ class RoundContext:
 class Transform(Protocol):
     """One stage of a channel: a frozen dataclass whose fields are its settings."""
 
-    @property
-    def bound(self) -> float:
-        """The L2 norm that no update exceeds behind this stage."""
+    def bound(self, before: float) -> float:
+        """Return the L2 norm that no update exceeds behind this stage, from the one that none exceeds before it.
+
+        Infinite where nothing bounds them: a stage that may enlarge an update says so here.
+        """
         ...
 
-    def check(self, before: Sequence["Transform"], algorithm: Any) -> None:
-        """Refuse a place in a channel, or an algorithm, that the stage cannot do its work with.
+    def check(self, before: Sequence["Transform"], algorithm: Any, layout: Layout | None) -> None:
+        """Refuse a place in a channel, an algorithm or a model that the stage cannot do its work with.
+
+        Args:
+            before: the stages before it.
+            algorithm: the algorithm whose updates go through.
+            layout: the model's; None as long as it is not known.
 
         Raises:
             ChannelError: with a sentence that says what to change.
@@ -50,21 +59,33 @@ class Transform(Protocol):
 class Channel:
     """Stages in order: client halves first to last, server halves last to first.
 
-    Built once and checked once, before any client is asked anything.
+    Checked when it is built, before any client is asked anything, and once more for the model's arrays where
+    these are not known by then.
 
     Args:
         stages: the transforms.
         algorithm: the algorithm whose updates go through.
+        layout: the model's; None as long as it is not known, or where there is no model.
 
     Raises:
-        ChannelError: the stages do not go together, or not with this algorithm.
+        ChannelError: the stages do not go together, or not with this algorithm or model.
     """
 
-    def __init__(self, stages: Sequence[Transform], algorithm: Any) -> None:
+    def __init__(self, stages: Sequence[Transform], algorithm: Any, layout: Layout | None = None) -> None:
         self.stages = tuple(stages)
+        self._algorithm = algorithm
+        self._sensitivity = inf
         for place, stage in enumerate(self.stages):
-            stage.check(self.stages[:place], algorithm)
-        self._sensitivity = min((stage.bound for stage in self.stages), default=inf)
+            stage.check(self.stages[:place], algorithm, layout)
+            self._sensitivity = stage.bound(self._sensitivity)
+
+    def for_model(self, layout: Layout) -> "Channel":
+        """Return the channel for a model of this layout.
+
+        Raises:
+            ChannelError: a stage cannot do its work with such a model.
+        """
+        return Channel(self.stages, self._algorithm, layout)
 
     def context(self, round: int) -> RoundContext:
         """Return what the stages may know of a round."""
@@ -81,3 +102,17 @@ class Channel:
         for stage in reversed(self.stages):
             aggregate = stage.decode(aggregate, context)
         return aggregate
+
+
+def check_may_change(stage: Transform, algorithm: Any) -> None:
+    """Refuse a stage that changes updates, with an algorithm whose clients build on what they sent.
+
+    Raises:
+        ChannelError: the algorithm has `keeps_updates` set.
+    """
+    if getattr(algorithm, "keeps_updates", False):
+        raise ChannelError(
+            f"{type(stage).__name__} changes updates on their way, but the clients of {type(algorithm).__name__} "
+            f"go on from what they sent, so that they and the server would no longer agree; take "
+            f"{type(stage).__name__} out of the channel, or train with FedAvg."
+        )

@@ -1,46 +1,55 @@
 """Clipping: no client moves the sum by more than the bound."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot, isfinite
 from typing import Any
 
-from fedpact.channel.channel import RoundContext, Transform
+import numpy as np
+
+from fedpact.channel.channel import RoundContext, Transform, check_may_change
 from fedpact.core.errors import ChannelError, UpdateError
 from fedpact.core.messages import Aggregate, Update
+from fedpact.core.settings import check_numbers
+from fedpact.core.vector import Layout, Vector
+
+# Of what rounding to float32 may add to a norm, sixteen times as much.
+_FIRST_SLACK = 2.0**-20
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Scale an update down to an L2 norm, over all its averaged vectors together.
+    """Scale an update down to an L2 norm, over the trained parameters of all its averaged vectors together.
 
-    An update within the bound is left as it is, bit for bit.
+    An update within the bound is left as it is, bit for bit; no other is beyond it, by its norm in float64.
+
+    Buffers, such as the running statistics and counters of batch norm, are no parameters: they count towards
+    no norm and leave as they are, so nothing bounds what a client changes in them.
 
     Args:
         norm: the bound, > 0.
 
     Raises:
-        ChannelError: the bound is not a positive number.
+        ConfigError: the bound is not a positive number.
     """
 
     norm: float
 
     def __post_init__(self) -> None:
-        if not (isfinite(self.norm) and self.norm > 0):
-            raise ChannelError(f"Clip: norm is {self.norm}; it must be a positive number.")
+        check_numbers(self, "norm", positive=True)
 
-    @property
-    def bound(self) -> float:
-        """The clip norm."""
-        return self.norm
+    def bound(self, before: float) -> float:
+        """Return the clip norm, or the bound before it where that is smaller."""
+        return min(before, self.norm)
 
-    def check(self, before: Sequence[Transform], algorithm: Any) -> None:
-        """Refuse an algorithm whose clients send statistics, which have no norm to clip."""
+    def check(self, before: Sequence[Transform], algorithm: Any, layout: Layout | None) -> None:
+        """Refuse an algorithm whose clients send statistics, which have no norm, or build on what they sent."""
         if algorithm.releases != "averaged":
             raise ChannelError(
                 f"Clip bounds averaged updates, but the clients of {type(algorithm).__name__} send sums of "
                 "statistics; take Clip out of the channel, or train with FedAvg or FedSGD."
             )
+        check_may_change(self, algorithm)
 
     def encode(self, update: Update, context: RoundContext) -> Update:
         """Scale the update down to the bound.
@@ -48,7 +57,7 @@ class Clip:
         Raises:
             UpdateError: the norm is NaN or infinite.
         """
-        norm = hypot(*(vector.norm() for vector in update.averaged.values()))
+        norm = _norm(update.averaged)
         if not isfinite(norm):
             raise UpdateError(
                 f'client "{update.client}": the update has norm {norm}; lower the learning rate or look for '
@@ -56,12 +65,26 @@ class Clip:
             )
         if norm <= self.norm:
             return update
-        scaled = {name: vector.copy() for name, vector in update.averaged.items()}
-        for vector in scaled.values():
-            for flat in vector.flats:
-                flat *= self.norm / norm
+        scaled, slack = _scaled(update.averaged, self.norm / norm), _FIRST_SLACK
+        # Rounding may leave the norm above the bound; a slack of 1, at the latest, leaves nothing at all.
+        while _norm(scaled) > self.norm:
+            scaled, slack = _scaled(update.averaged, self.norm / norm * (1 - slack)), 2 * slack
         return replace(update, averaged=scaled)
 
     def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
         """Leave the aggregate as it is."""
         return aggregate
+
+
+def _norm(vectors: Mapping[str, Vector]) -> float:
+    return hypot(*(vector.norm("parameter") for vector in vectors.values()))
+
+
+def _scaled(vectors: Mapping[str, Vector], factor: float) -> dict[str, Vector]:
+    scaled = {name: vector.copy() for name, vector in vectors.items()}
+    for vector in scaled.values():
+        for flat, segment in zip(vector.flats, vector.layout.segments, strict=True):
+            if segment.role == "parameter":
+                # In float64, for a factor may be too small for float32.
+                np.multiply(flat, factor, out=flat, dtype=np.float64, casting="same_kind")
+    return scaled

@@ -6,18 +6,22 @@ updates as what is protected).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.channel.channel import RoundContext, Transform
+from fedpact.channel.channel import RoundContext, Transform, check_may_change
 from fedpact.channel.clip import Clip
 from fedpact.core.errors import ChannelError
 from fedpact.core.messages import Aggregate, Update
+from fedpact.core.settings import check_numbers
+from fedpact.core.vector import Layout
+
+# Of 64 Ki elements the scratch arrays of a draw stay in the cache of one core.
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -25,33 +29,31 @@ class GaussianNoise:
     """The server adds N(0, (multiplier · clip norm)²) to every element of the sum before it divides.
 
     The clip norm is that of the Clip before it, which bounds what one client can change. All clients must
-    weigh the same, for otherwise nothing bounds a weight. Training metrics are not released, since they
-    would be released without noise. The noise is a float: it does not withstand attacks on the least
-    significant bits of what is released (Mironov, "On significance of the least significant bits for
-    differential privacy", CCS 2012).
+    weigh the same, for otherwise nothing bounds a weight. A model with buffers, such as batch norm's, is
+    refused: no Clip bounds them, and noise would make a running variance negative. Training metrics are not
+    released, since they would be released without noise. The noise is a float: it does not withstand
+    attacks on the least significant bits of what is released (Mironov, "On significance of the least
+    significant bits for differential privacy", CCS 2012).
 
     Args:
         multiplier: the standard deviation in units of the clip norm, > 0.
 
     Raises:
-        ChannelError: the multiplier is not a positive number.
+        ConfigError: the multiplier is not a positive number.
     """
 
     multiplier: float
 
     def __post_init__(self) -> None:
-        if not (isfinite(self.multiplier) and self.multiplier > 0):
-            raise ChannelError(
-                f"GaussianNoise: multiplier is {self.multiplier}; it must be a positive number."
-            )
+        check_numbers(self, "multiplier", positive=True)
 
-    @property
-    def bound(self) -> float:
-        """Noise bounds nothing."""
-        return inf
+    def bound(self, before: float) -> float:
+        """Return the bound before it: the noise is added at the server and changes no update."""
+        return before
 
-    def check(self, before: Sequence[Transform], algorithm: Any) -> None:
-        """Require exactly one Clip before it, and equal weights."""
+    def check(self, before: Sequence[Transform], algorithm: Any, layout: Layout | None) -> None:
+        """Require exactly one Clip before it, equal weights, and a model without buffers."""
+        check_may_change(self, algorithm)
         if sum(isinstance(stage, Clip) for stage in before) != 1:
             raise ChannelError(
                 "GaussianNoise needs one Clip before it, which bounds what a client can change: write "
@@ -62,9 +64,15 @@ class GaussianNoise:
                 "GaussianNoise needs clients of equal weight, since nothing bounds a number of examples: set "
                 f'weighting="uniform" in {type(algorithm).__name__}.'
             )
+        _refuse_buffers([] if layout is None else [layout])
 
     def encode(self, update: Update, context: RoundContext) -> Update:
-        """Keep the training metrics at the client."""
+        """Keep the training metrics at the client.
+
+        Raises:
+            ChannelError: the update has buffers.
+        """
+        _refuse_buffers(vector.layout for vector in update.averaged.values())
         return replace(update, metrics={})
 
     def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
@@ -73,8 +81,20 @@ class GaussianNoise:
         noisy = {name: vector.copy() for name, vector in aggregate.means.items()}
         for vector in noisy.values():
             for flat in vector.flats:
-                flat += scale * secret_gaussian(flat.size)
+                for start in range(0, flat.size, _BLOCK):
+                    block = flat[start : start + _BLOCK]
+                    block += scale * secret_gaussian(block.size)
         return replace(aggregate, means=noisy)
+
+
+def _refuse_buffers(layouts: Iterable[Layout]) -> None:
+    for layout in layouts:
+        buffer = next((e.name for e in layout.entries if e.role == "buffer" and e.size), None)
+        if buffer is not None:
+            raise ChannelError(
+                f'GaussianNoise: "{buffer}" is a buffer, which no Clip bounds and which noise would spoil; replace '
+                "batch norm by GroupNorm or LayerNorm, or set track_running_stats=False."
+            )
 
 
 def secret_gaussian(size: int) -> NDArray[np.float64]:

@@ -21,7 +21,8 @@ class Algorithm(Protocol[State]):
     names it and writes it down. State is a dataclass of vectors, arrays, numbers and containers of these.
 
     `releases` says what leaves a client: "averaged" vectors, which a channel can clip and noise, or "summed"
-    statistics.
+    statistics. One whose clients go on from what they sent, as SCAFFOLD's do from their control variates, says so
+    with `keeps_updates = True`: no stage of a channel may then change an update.
     """
 
     releases: ClassVar[Literal["averaged", "summed"]]

@@ -3,7 +3,8 @@
 Two encodings, both int64:
 
 - `FixedPointSum`, for model-sized vectors: one integer an element. The scale is a power of two, chosen so
-  that the declared range times the total weight fits; what would not fit is refused by name.
+  that the declared range times the total weight fits; what would not fit is refused by name. What is far
+  smaller than the range is rounded: see `FixedPointSum`.
 - `Wide`, for statistics whose size nobody knows beforehand: six integers an element, for any float64 below
   2^99 to a resolution of 2^-140.
 """
@@ -21,6 +22,8 @@ from fedpact.core.vector import Layout, Vector
 
 # One bit is the sign; one is left free, so that the sum of all roundings cannot overflow either.
 _BITS = 62
+# Steps of more than 2^-16 would round the changes of an ordinary step of training to 0.
+_LEAST_FRACTION_BITS = 16
 # Of 64 Ki elements the two scratch arrays stay in the cache of one core.
 _BLOCK = 1 << 16
 _WEIGHT_BITS = 64
@@ -48,7 +51,9 @@ class FixedPointSum:
     """A running sum Σ weight·vector in int64 fixed point: the same bits for any order and grouping.
 
     Each term is round(weight · value · 2^fraction_bits); with range · total_weight · 2^fraction_bits ≤ 2^62
-    nothing can overflow. The memory is one int64 an element, whatever the number of vectors.
+    nothing can overflow. So a term is exact to 2^-fraction_bits / 2, whatever its size, and one below that
+    is 0: a range of 2^16 and a total of 2^10 give steps of 2^-36. A range and total that would give steps
+    of more than 2^-16 are refused. The memory is one int64 an element, whatever the number of vectors.
 
     Args:
         layout: the layout of the vectors: float32 and float64 alone (see `Layout.wide`).
@@ -56,7 +61,8 @@ class FixedPointSum:
         total_weight: an upper bound on the sum of all weights.
 
     Raises:
-        ConfigError: the range or the total is not a number that sums can be scaled by.
+        ConfigError: the range or the total is not a number that sums can be scaled by, or their product is
+            more than 2^46.
         UpdateError: the layout holds other dtypes.
     """
 
@@ -77,6 +83,13 @@ class FixedPointSum:
         self.limit = float(limit)
         self.total_weight = float(total_weight)
         self.fraction_bits = _BITS - math.ceil(math.log2(self.limit * max(self.total_weight, 1.0)))
+        if self.fraction_bits < _LEAST_FRACTION_BITS:
+            widest = _BITS - _LEAST_FRACTION_BITS - math.ceil(math.log2(max(self.total_weight, 1.0)))
+            raise ConfigError(
+                f"with a declared range of ±{self.limit:g} and a total weight of {self.total_weight:g}, changes "
+                f"would be rounded to multiples of {2.0**-self.fraction_bits:g}, and smaller ones to 0; declare "
+                f"an update_range of 2^{widest} or less."
+            )
         self.integers: NDArray[np.int64] = np.zeros(layout.size, np.int64)
         self.weight = Fraction(0)
         self.count = 0
@@ -139,11 +152,15 @@ class FixedPointSum:
         """
         if not self.weight:
             raise UpdateError("there is no mean: no update with a positive weight arrived.")
-        return self._scaled(float(1 / self.weight))
-
-    def total(self) -> Vector:
-        """Return Σ weight·vector, in the layout of the vectors."""
-        return self._scaled(1.0)
+        factor = float(1 / self.weight) * 2.0**-self.fraction_bits
+        result = Vector.zeros(self.layout)
+        offset = 0
+        for flat in result.flats:
+            for start in range(0, flat.size, _BLOCK):
+                out = flat[start : start + _BLOCK]
+                out[:] = self.integers[offset + start : offset + start + out.size] * factor
+            offset += flat.size
+        return result
 
     def _accumulate(self, vector: Vector, weight: float, sign: int, stop: int) -> int | None:
         """Add sign·weight·vector before element `stop`; return where a block that is refused starts, or None."""
@@ -183,17 +200,6 @@ class FixedPointSum:
             "client's rows."
         )
 
-    def _scaled(self, factor: float) -> Vector:
-        result = Vector.zeros(self.layout)
-        factor *= 2.0**-self.fraction_bits
-        offset = 0
-        for flat in result.flats:
-            for start in range(0, flat.size, _BLOCK):
-                out = flat[start : start + _BLOCK]
-                out[:] = self.integers[offset + start : offset + start + out.size] * factor
-            offset += flat.size
-        return result
-
 
 _LIMBS = 6
 _LIMB_BITS = 40
@@ -201,13 +207,12 @@ _LIMB_BITS = 40
 _UNITS = tuple(2.0 ** (60 - _LIMB_BITS * i) for i in range(_LIMBS))
 _RESOLUTION = 140
 _WIDE_LIMIT = 2.0**99
-# Half the bits of the limit and one to spare, for the first part of a square may be larger than the square.
-_SQUARE_LIMIT = 2.0**49
 # So many limbs of up to 2^40 add up to 2^62.
 _WIDE_BLOCK = 1 << 22
 
 
-@dataclass(frozen=True)
+# Arrays have no one truth value, so two are compared by identity; `exact` gives numbers to compare.
+@dataclass(frozen=True, eq=False)
 class Wide:
     """float64 numbers as wide fixed-point integers, six int64 each; adding 2^23 of any size cannot overflow.
 
@@ -238,23 +243,6 @@ class Wide:
             limbs[i] = whole
         limbs[-1] = np.rint(rest / _UNITS[-1])
         return cls(limbs)
-
-    @classmethod
-    def of_squares(cls, values: Any, name: str = "a statistic") -> "Wide":
-        """Encode the squares of float64 values, to within 1.5·2^-140, without rounding them to a float64 first.
-
-        Veltkamp's splitting: value = high + low with 26 bits each, so that high², 2·high·low and low² are
-        exact; a variance computed from such sums has no cancellation error.
-
-        Raises:
-            UpdateError: a value is NaN, infinite, or 2^49 or more.
-        """
-        x = np.asarray(values, dtype=np.float64)
-        _check_below(_SQUARE_LIMIT, x, name, "only finite numbers below 2^49 can be squared and summed")
-        scaled = 134217729.0 * x
-        high = scaled - (scaled - x)
-        low = x - high
-        return cls.of(high * high, name) + cls.of(2 * high * low, name) + cls.of(low * low, name)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedpact.core.errors import ConfigError, suggest
 from fedpact.core.registry import Spec
 
-
 # What `data` says about where rows are and how they are dealt out.
 _WHEREABOUTS = {"clients", "table", "by", "names", "test", "seed", "stratify", "partition", "alpha"}
 

@@ -1,7 +1,8 @@
 """What goes between a server and its clients: a Task down, an Update up, and the Aggregate of a cohort."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -12,10 +13,11 @@ from fedpact.core.errors import UpdateError
 from fedpact.core.exact import FixedPointSum, Wide, quantised_weight
 from fedpact.core.vector import Vector
 
-Kind = Literal["delta", "model", "gradient", "statistics"]
+UpdateKind = Literal["delta", "model", "gradient", "statistics"]
 Statistic = NDArray[np.int64] | NDArray[np.float64] | Wide
 # A statistic as integers, which is how it enters a sum.
 Term = NDArray[np.int64] | Wide
+_LARGEST_COUNT = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Task:
         version: the number of server steps behind the model sent along; updates must answer to it.
         arrays: vectors sent down, such as "model".
         parameters: plain data sent down.
+        kind: what kind of update is asked for, and no other is taken; None where they need only be of one kind.
         to: who is asked.
         answers: "sum" (added exactly, the server sees the sum alone) or "collect" (each answer, in clear).
         weighting: whether an update's weight is the client's number of examples or 1.
@@ -67,6 +70,7 @@ class Task:
     version: int = 0
     arrays: Mapping[str, Vector] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    kind: UpdateKind | None = None
     to: Recipients = Cohort()
     answers: Literal["sum", "collect"] = "sum"
     weighting: Literal["examples", "uniform"] = "examples"
@@ -77,7 +81,8 @@ class Task:
         return sum(vector.layout.nbytes for vector in self.arrays.values())
 
 
-@dataclass(frozen=True)
+# Arrays have no one truth value, so updates and aggregates are compared by identity.
+@dataclass(frozen=True, eq=False)
 class Update:
     """What one client answers.
 
@@ -87,7 +92,8 @@ class Update:
         kind: what `averaged` holds: a "delta" (model − model received), a "model", a "gradient"; or nothing
             but "statistics".
         weight: the client's weight in the mean of `averaged`: its number of examples, or 1, or a real.
-        averaged: vectors combined as Σ weight·vector / Σ weight.
+        averaged: vectors combined as Σ weight·vector / Σ weight; one by the name of an array of the task has
+            that array's layout, widened.
         summed: statistics combined as Σ value: int64 counts, float64 numbers, or `Wide` fixed point.
         metrics: numbers combined as Σ value, for the record only (training loss, rows seen).
         answer: plain data, for tasks that collect answers.
@@ -95,7 +101,7 @@ class Update:
 
     client: str
     version: int
-    kind: Kind
+    kind: UpdateKind
     weight: float = 1
     averaged: Mapping[str, Vector] = field(default_factory=dict)
     summed: Mapping[str, Statistic] = field(default_factory=dict)
@@ -110,7 +116,7 @@ class Update:
         return vectors + arrays + 8 * len(self.metrics)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Aggregate:
     """The exact sum of a cohort's updates.
 
@@ -125,7 +131,7 @@ class Aggregate:
         answers: client → answer, for tasks that collect them.
     """
 
-    kind: Kind
+    kind: UpdateKind
     count: int
     weight: float
     population: int
@@ -138,10 +144,6 @@ class Aggregate:
         """Return a summed statistic as int64 counts or float64 numbers."""
         total = self.sums[name]
         return total.numbers() if isinstance(total, Wide) else total
-
-    def with_means(self, means: Mapping[str, Vector]) -> "Aggregate":
-        """Return the same aggregate with other means."""
-        return replace(self, means=means)
 
 
 class Accumulator:
@@ -159,20 +161,26 @@ class Accumulator:
         self.limit = limit
         self.total_weight = total_weight
         self.population = population
-        self.count = 0
+        self.clients: set[str] = set()
         self.weight = Fraction(0)
-        self.kind: Kind | None = None
+        self.kind: UpdateKind | None = None
         self._averaged: dict[str, FixedPointSum] = {}
         self._summed: dict[str, Term] = {}
         self._metrics: dict[str, Wide] = {}
         self._answers: dict[str, Any] = {}
 
+    @property
+    def count(self) -> int:
+        """How many updates were added."""
+        return len(self.clients)
+
     def add(self, update: Update) -> None:
         """Add one update; one that is refused leaves no trace.
 
         Raises:
-            UpdateError: it answers another version, is of another kind, has other arrays than the rest, or
-                holds a value that is NaN, infinite or out of range.
+            UpdateError: it answers another version, is of another kind or has other arrays than the task or the
+                rest, is its client's second, or holds a value that is NaN, infinite or out of range.
+            ConfigError: the declared range is too wide for the total weight (see `FixedPointSum`).
         """
         if update.version != self.task.version:
             raise UpdateError(
@@ -182,38 +190,41 @@ class Accumulator:
         sender = f'client "{update.client}"'
         weight = quantised_weight(update.weight, update.client)
         terms = {name: _integers(value, f"{sender}: {name}") for name, value in update.summed.items()}
-        numbers = {name: Wide.of(value, f"{sender}: {name}") for name, value in update.metrics.items()}
-        self._check(sender, update.kind, update.averaged, terms)
+        self._check(sender, {update.client}, update.kind, update.averaged, terms)
         # What can be refused is computed first, so that nothing is kept of an update that is.
-        summed, metrics = self._totals(sender, terms, numbers)
+        summed = self._summed_with(sender, terms)
         averaged = self._averaged or self._sums_like(update.averaged)
         added: list[str] = []
         try:
             for name, vector in update.averaged.items():
                 averaged[name].add(vector, update.weight, update.client)
                 added.append(name)
+            # After the vectors: where training diverged, it is they that tell which weight did.
+            metrics = self._metrics_with(
+                {name: _metric(value, f"{sender}: {name}") for name, value in update.metrics.items()}
+            )
         except UpdateError:
             for name in added:
                 averaged[name].remove(update.averaged[name], update.weight)
             raise
         if self.task.answers == "collect":
             self._answers[update.client] = update.answer
-        self._keep(update.kind, averaged, summed, metrics, weight, 1)
+        self._keep({update.client}, update.kind, averaged, summed, metrics, weight)
 
     def merge(self, other: "Accumulator") -> None:
         """Add another partial sum of the same task; one that is refused leaves no trace.
 
         Raises:
-            UpdateError: it answers another version, is of another kind, has other arrays, or the weights add
-                up to more than was declared.
+            UpdateError: it answers another version, is of another kind, has other arrays, a client is in both,
+                or the weights add up to more than was declared.
         """
         if other.kind is None:
             return
         if other.task.version != self.task.version:
             raise UpdateError("two partial sums of different versions of the model cannot be merged.")
         sender = "a partial sum"
-        self._check(sender, other.kind, other._averaged, other._summed)
-        summed, metrics = self._totals(sender, other._summed, other._metrics)
+        self._check(sender, other.clients, other.kind, other._averaged, other._summed)
+        summed, metrics = self._summed_with(sender, other._summed), self._metrics_with(other._metrics)
         averaged = self._averaged or self._sums_like(other._averaged)
         for name, partial in other._averaged.items():
             if partial.layout != averaged[name].layout:
@@ -222,7 +233,7 @@ class Accumulator:
         for name, partial in other._averaged.items():
             averaged[name].merge(partial)
         self._answers.update(other._answers)
-        self._keep(other.kind, averaged, summed, metrics, other.weight, other.count)
+        self._keep(other.clients, other.kind, averaged, summed, metrics, other.weight)
 
     def _sums_like(self, vectors: Mapping[str, Vector | FixedPointSum]) -> dict[str, FixedPointSum]:
         return {
@@ -230,34 +241,33 @@ class Accumulator:
             for name, vector in vectors.items()
         }
 
-    def _totals(
-        self, sender: str, terms: Mapping[str, Term], numbers: Mapping[str, Wide]
-    ) -> tuple[dict[str, Term], dict[str, Wide]]:
-        summed = {
+    def _summed_with(self, sender: str, terms: Mapping[str, Term]) -> dict[str, Term]:
+        return {
             name: _plus(self._summed[name], term, f"{sender}: {name}") if name in self._summed else term
             for name, term in terms.items()
         }
-        metrics = {
+
+    def _metrics_with(self, numbers: Mapping[str, Wide]) -> dict[str, Wide]:
+        return {
             name: self._metrics[name] + number if name in self._metrics else number
             for name, number in numbers.items()
         }
-        return summed, metrics
 
     def _keep(
         self,
-        kind: Kind,
+        clients: Set[str],
+        kind: UpdateKind,
         averaged: dict[str, FixedPointSum],
         summed: Mapping[str, Term],
         metrics: Mapping[str, Wide],
         weight: Fraction,
-        count: int,
     ) -> None:
+        self.clients |= clients
         self.kind = kind
         self._averaged = averaged
         self._summed.update(summed)
         self._metrics.update(metrics)
         self.weight += weight
-        self.count += count
 
     def aggregate(self) -> Aggregate:
         """Return the aggregate of all that was added.
@@ -279,14 +289,30 @@ class Accumulator:
         )
 
     def _check(
-        self, sender: str, kind: Kind, averaged: Mapping[str, Any], summed: Mapping[str, Term]
+        self,
+        sender: str,
+        clients: Set[str],
+        kind: UpdateKind,
+        averaged: Mapping[str, Vector | FixedPointSum],
+        summed: Mapping[str, Term],
     ) -> None:
+        twice = min(clients & self.clients, default=None)
+        if twice is not None:
+            raise UpdateError(
+                f'client "{twice}" has answered this round before; one answer of a client counts.'
+            )
+        # By the task where it says so, for else a wrong answer that comes first would decide for all.
+        wanted, whose = (self.kind, "the others sent") if self.kind else (self.task.kind, "the task asks for")
+        if wanted not in (None, kind):
+            raise UpdateError(f"{sender} sent a {kind} where {whose} a {wanted}; the two cannot be added.")
+        for name in averaged.keys() & self.task.arrays.keys():
+            wide = self.task.arrays[name].layout.wide
+            if averaged[name].layout != wide:
+                raise UpdateError(
+                    f"{sender} sent other arrays than the round expects: {wide.difference(averaged[name].layout)}."
+                )
         if self.kind is None:
             return
-        if kind != self.kind:
-            raise UpdateError(
-                f"{sender} sent a {kind} where the others sent a {self.kind}; the two cannot be added."
-            )
         for sent, expected in ((averaged, self._averaged), (summed, self._summed)):
             if sent.keys() != expected.keys():
                 raise UpdateError(
@@ -307,7 +333,18 @@ def _integers(value: Statistic, name: str) -> Term:
     if isinstance(value, Wide):
         return value
     array = np.asarray(value)
+    if array.dtype.kind == "u" and array.size and array.max() > _LARGEST_COUNT:
+        raise UpdateError(f"{name} is {array.max()}; a count must be below 2^63.")
     return array.astype(np.int64) if array.dtype.kind in "iub" else Wide.of(array, name)
+
+
+def _metric(value: float, name: str) -> Wide:
+    if not math.isfinite(value):
+        raise UpdateError(
+            f"{name} is {value:g}, so training diverged; lower the learning rate or look for such values in the "
+            "client's rows."
+        )
+    return Wide.of(value, name)
 
 
 def _plus(a: Term, b: Term, name: str) -> Term:

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+# Arrays have no one truth value, so rows are compared by identity.
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Examples and their labels.
 

@@ -238,7 +238,8 @@ class Vector:
         Arrays of another dtype than the layout's are rounded to it; for bfloat16, uint16 arrays are its bits.
 
         Raises:
-            ModelError: an array is missing, is not in the layout, has another shape, or does not fit its dtype.
+            ModelError: an array is missing, is not in the layout, has another shape, or holds a number that
+                does not fit its dtype.
         """
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         if layout is None:
@@ -310,14 +311,19 @@ class Vector:
         Integers are rounded to the nearest, half to even; a bool is true from one half on.
 
         Raises:
-            ModelError: the layouts do not match, or an integer does not fit its dtype.
+            ModelError: the layouts do not match, or a finite sum does not fit its dtype.
         """
         delta._check(self.layout.wide)
         total = Vector.zeros(self.layout)
         for out, segment, base, change in zip(
             total.flats, self.layout.segments, self.flats, delta.flats, strict=True
         ):
-            numbers = np.add(_numbers(base, segment.dtype), change, dtype=change.dtype)
+            start = _numbers(base, segment.dtype)
+            try:
+                with np.errstate(over="raise"):
+                    numbers = np.add(start, change, dtype=change.dtype)
+            except FloatingPointError:
+                raise _sum_too_large(start, change, segment) from None
             _assign(out, segment.dtype, numbers, segment.entries)
         return total
 
@@ -325,7 +331,7 @@ class Vector:
         """Return these numbers rounded to another layout, whose `wide` is this one's layout.
 
         Raises:
-            ModelError: the layouts do not match, or an integer does not fit its dtype.
+            ModelError: the layouts do not match, or a finite number does not fit its dtype.
         """
         self._check(layout.wide)
         narrow = Vector.zeros(layout)
@@ -333,11 +339,13 @@ class Vector:
             _assign(out, segment.dtype, flat, segment.entries)
         return narrow
 
-    def norm(self) -> float:
-        """Return the L2 norm over all elements, accumulated in float64; inf where that overflows."""
+    def norm(self, role: Role | None = None) -> float:
+        """Return the L2 norm over all elements or those of a role, accumulated in float64; inf on overflow."""
         total = 0.0
         with np.errstate(over="ignore"):
             for flat, segment in zip(self.flats, self.layout.segments, strict=True):
+                if role not in (None, segment.role):
+                    continue
                 for start in range(0, flat.size, _BLOCK):
                     block = _numbers(flat[start : start + _BLOCK], segment.dtype)
                     total += float(np.sum(np.square(block, dtype=np.float64)))
@@ -380,25 +388,50 @@ def _numbers(flat: NDArray[Any], dtype: str) -> NDArray[Any]:
 def _assign(out: NDArray[Any], dtype: str, numbers: NDArray[Any], entries: Sequence[Entry]) -> None:
     """Write numbers into an array of this dtype, rounding to nearest; the entries are for messages."""
     if dtype == "bfloat16":
-        bits = numbers.astype(np.float32).view(np.uint32)
+        with np.errstate(over="ignore"):
+            bits = numbers.astype(np.float32).view(np.uint32)
         # Round half to even on the 16 bits that are cut off; a NaN must stay one.
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        _check_held(numbers, (rounded & 0x7F80) != 0x7F80, dtype, entries)
         out[:] = np.where(np.isnan(numbers), (bits >> 16) | 0x40, rounded).astype(np.uint16)
     elif dtype == "bool":
         out[:] = numbers >= 0.5
     elif dtype in FLOATS:
-        out[:] = numbers
+        with np.errstate(over="ignore"):
+            out[:] = numbers
+        if out.itemsize < numbers.itemsize or numbers.dtype.kind != "f":
+            _check_held(numbers, np.isfinite(out), dtype, entries)
     else:
         rounded = np.rint(numbers, dtype=np.float64)
         # As floats, in which 2^63 is exact and 2^63 − 1 is not.
         low, high = float(np.iinfo(out.dtype).min), float(np.iinfo(out.dtype).max) + 1.0
         fits = (rounded >= low) & (rounded < high)
         if not fits.all():
-            index = int(np.argmin(fits))
-            raise ModelError(
-                f"{_locate(entries, index)} would be {numbers[index]:g}, which {dtype} cannot hold."
-            )
+            raise _too_large(numbers, int(np.argmin(fits)), dtype, entries)
         out[:] = rounded
+
+
+def _check_held(numbers: NDArray[Any], held: NDArray[np.bool_], dtype: str, entries: Sequence[Entry]) -> None:
+    """Refuse a finite number that became infinite; a NaN or an infinity may stay what it is."""
+    if not held.all():
+        lost = np.isfinite(numbers) & ~held
+        if lost.any():
+            raise _too_large(numbers, int(np.argmax(lost)), dtype, entries)
+
+
+def _sum_too_large(base: NDArray[Any], change: NDArray[Any], segment: Segment) -> ModelError:
+    with np.errstate(over="ignore"):
+        numbers = np.add(base, change, dtype=np.float64)
+        held = np.isfinite(numbers.astype(change.dtype))
+    lost = np.isfinite(base) & np.isfinite(change) & ~held
+    return _too_large(numbers, int(np.argmax(lost)), segment.dtype, segment.entries)
+
+
+def _too_large(numbers: NDArray[Any], index: int, dtype: str, entries: Sequence[Entry]) -> ModelError:
+    return ModelError(
+        f"{_locate(entries, index)} would be {float(numbers[index]):g}, which {dtype} cannot hold; lower the "
+        "learning rate, or give it a wider dtype."
+    )
 
 
 def _locate(entries: Sequence[Entry], index: int) -> str:

@@ -1,7 +1,10 @@
-"""What all clients' rows must have in common: the kind and classes of their labels, the shape of their examples."""
+"""What all clients' rows must have in common: the kind and classes of their labels, the shape of their examples.
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+Messages about a client's rows name the row, counted from 1, and never its label: an error may travel where the
+data may not.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -9,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import DataError, suggest
+from fedpact.core.errors import DataError
 from fedpact.core.messages import Aggregate, Everyone, Task, Update
 from fedpact.core.model import Kind
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
+from fedpact.data.objects import is_text
+from fedpact.data.split import MOST_CLASSES, classes_in
+from fedpact.data.wording import at_client
 
-# More distinct values than this are no classes.
-MOST_CLASSES = 1000
 _CLASSES_SHOWN = 10
 
 
@@ -44,13 +48,10 @@ class Labels:
         values, inverse = np.unique(labels, return_inverse=True)
         places = np.array([index.get(_plain(value), -1) for value in values], np.int64)[inverse]
         if (places < 0).any():
-            row = int(np.argmax(places < 0))
-            label = _plain(labels[row])
             known = ", ".join(str(c) for c in self.classes[:_CLASSES_SHOWN])
             more = ", …" if len(self.classes) > _CLASSES_SHOWN else ""
             raise DataError(
-                f"the label {label!r} in row {row + 1} is a class that the model does not know ({known}{more})."
-                f"{suggest(str(label), map(str, self.classes))}"
+                f"the label in row {np.argmax(places < 0) + 1} is of no class that the model knows ({known}{more})."
             )
         return places
 
@@ -72,6 +73,8 @@ class Agreement:
 class AgreeOnRows:
     """An algorithm of one task: clients name their classes and shapes, the server compares them.
 
+    A label leaves a client as one of its classes or not at all: none does where numbers are predicted.
+
     Args:
         wanted: the kind of label that the model is made for; None to tell from the labels.
     """
@@ -91,8 +94,12 @@ class AgreeOnRows:
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
     ) -> tuple[Update, ClientState]:
-        """Return the client's classes, None if its labels are continuous, and the shape of its examples."""
-        return Update(data.id, task.version, "statistics", answer=_describe(data)), kept
+        """Return the client's classes, None if numbers are to be predicted, and the shape of its examples.
+
+        Raises:
+            DataError: there are no labels, or some that can be neither predicted nor told apart.
+        """
+        return Update(data.id, task.version, "statistics", answer=_describe(data, self.wanted)), kept
 
     def server(self, model: Any, state: Agreement | None, aggregate: Aggregate) -> Agreement:
         """Agree on the labels and the shape.
@@ -122,6 +129,13 @@ def _labels(answers: Mapping[str, Any], wanted: Kind | None) -> Labels:
             "use a regression model."
         )
     classes = sorted({label for answer in answers.values() for label in answer["classes"]})
+    if len(classes) > MOST_CLASSES:
+        if numbers and wanted is None:
+            return Labels("regression")
+        raise DataError(
+            f"all clients together have {len(classes):,} different labels, and classes are {MOST_CLASSES:,} at "
+            "most; use a regression model if they are numbers to predict."
+        )
     if len(classes) < 2:
         raise DataError(
             f"all rows of all clients have the label {classes[0]!r}; there is nothing to tell apart."
@@ -145,11 +159,11 @@ def _spell(shape: Any) -> str:
     return "rows of a table" if shape is None else f"arrays of shape {tuple(shape)}"
 
 
-def _describe(data: ClientData) -> Mapping[str, Any]:
-    with at_rows(data.id, "training"):
+def _describe(data: ClientData, wanted: Kind | None) -> Mapping[str, Any]:
+    with at_client(data.id, "training"):
         labels = labels_of(data.train)
     if data.test is not None:
-        with at_rows(data.id, "test"):
+        with at_client(data.id, "test"):
             held_out = labels_of(data.test)
             if len(held_out) and (held_out.dtype.kind == "U") != (labels.dtype.kind == "U"):
                 kinds = ("text", "numbers") if held_out.dtype.kind == "U" else ("numbers", "text")
@@ -157,20 +171,14 @@ def _describe(data: ClientData) -> Mapping[str, Any]:
             labels = np.concatenate([labels, held_out]) if len(held_out) else labels
     numeric = labels.dtype.kind != "U"
     shape = None if hasattr(data.train.x, "columns") else list(np.shape(data.train.x)[1:])
-    values = np.unique(labels)
-    whole = labels.dtype.kind in "iub" or (numeric and bool(np.all(values == np.rint(values))))
-    if numeric and (not whole or len(values) > MOST_CLASSES):
-        return {"numeric": True, "classes": None, "shape": shape}
-    return {"numeric": numeric, "classes": [_plain(label) for label in values], "shape": shape}
-
-
-@contextmanager
-def at_rows(client: str, which: str) -> Iterator[None]:
-    """Name the client and its "training" or "test" rows in every DataError of this block."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f'client "{client}", {which} rows: {error}') from error
+    values = None if wanted == "regression" else classes_in(labels)
+    if values is None and not numeric and wanted != "regression":
+        raise DataError(
+            f'client "{data.id}": the labels are text of more than {MOST_CLASSES:,} different values, which '
+            "are no classes; is this the right column?"
+        )
+    classes = None if values is None else [_plain(label) for label in values]
+    return {"numeric": numeric, "classes": classes, "shape": shape}
 
 
 def labels_of(rows: Rows) -> NDArray[Any]:
@@ -200,10 +208,10 @@ def _from_objects(labels: NDArray[Any]) -> NDArray[Any]:
     import pandas as pd
 
     _refuse_missing(np.asarray(pd.isna(labels)))
-    is_text = np.array([isinstance(label, str) for label in labels], bool)
-    if is_text.any() and not is_text.all():
-        row = int(np.argmax(is_text)) + 1
-        raise DataError(f"the labels mix numbers and text: row {row} has {labels[row - 1]!r}; give one kind.")
+    texts = is_text(pd.Series(labels))
+    if texts.any() and not texts.all():
+        row = int(np.argmax(texts)) + 1
+        raise DataError(f"the labels mix numbers and text: the first text is in row {row}; give one kind.")
     return np.array(labels.tolist())
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LABEL_BINS = 10
+_MOST_LABELS = 100
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,8 +106,8 @@ class Federation(Sequence[ClientData]):
         """Return a table with one row per client: train rows, test rows, and how often each label occurs.
 
         The labels are counted over train and test rows together. Numeric labels that are no classes (see
-        `fedpact.data.split.holds_classes`) are counted in ten bins of equal width; without labels there
-        are only the first two columns.
+        `fedpact.data.split.holds_classes`), or more than a hundred, are counted in ten bins of equal width;
+        without labels there are only the first two columns.
         """
         import pandas as pd
 
@@ -166,8 +167,9 @@ def _histogram(labels: list[NDArray[np.generic]], index: pd.Index[Any]) -> pd.Da
     import pandas as pd
 
     together = np.concatenate(labels)
-    if holds_classes(together) or not np.issubdtype(together.dtype, np.number):
-        classes = np.unique(together)
+    classes = np.unique(together)
+    few = holds_classes(together) and len(classes) <= _MOST_LABELS
+    if few or not np.issubdtype(together.dtype, np.number):
         counts = [[int(np.sum(each == value)) for value in classes] for each in labels]
         return pd.DataFrame(counts, index=index, columns=[f"label {value}" for value in classes])
     edges = np.histogram_bin_edges(together, bins=_LABEL_BINS)

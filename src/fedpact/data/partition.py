@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, DataError, suggest
+from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.federation import Federation
-from fedpact.data.split import hold_out
+from fedpact.data.split import MOST_CLASSES, classes_in, hold_out
+from fedpact.data.wording import what_else
 
 Partition: TypeAlias = dict[str, NDArray[np.intp]]
 """Client id → the positions of its rows, ascending."""
@@ -84,8 +85,7 @@ def by_column(rows: Rows, column: str) -> Partition:
     if not hasattr(rows.x, "iloc"):
         raise DataError(f'Only a table can be split by column "{column}"; these features are an array.')
     if column not in rows.x.columns:
-        near = suggest(str(column), map(str, rows.x.columns))
-        raise DataError(f'The table has no column "{column}" to split by.{near}')
+        raise DataError(f'The table has no column "{column}" to split by.{what_else(column, rows.x.columns)}')
     values = rows.x[column]
     missing = np.flatnonzero(values.isna())
     if len(missing):
@@ -100,12 +100,12 @@ def by_column(rows: Rows, column: str) -> Partition:
 
 def federate(
     rows: Rows,
-    partition: Mapping[str, NDArray[np.integer]],
+    partition: Mapping[str, NDArray[np.integer] | Sequence[int]],
     *,
     test: float = 0.25,
     seed: int = 0,
     stratify: bool = True,
-    **about: str,
+    **about: Any,
 ) -> Federation:
     """Return the federation whose clients hold these rows, each with its own test rows kept aside.
 
@@ -115,26 +115,35 @@ def federate(
         test: the share of each client's rows that become its test rows; 0 for none.
         seed: picks the test rows.
         stratify: keep each class's share (see `fedpact.data.split.train_test`).
-        about: `name`, `source`, `terms`, `note`, `label` of the `Federation`.
+        about: `name`, `source`, `terms`, `note`, `label`, `reads` of the `Federation`.
 
     Raises:
-        DataError: a client without rows, a row that does not exist or that two clients share.
+        DataError: a client without rows, positions that are no whole numbers, a row that does not exist or that
+            two clients share.
     """
-    for id, index in partition.items():
-        if len(index) == 0:
-            raise DataError(f'Client "{id}" has no rows: leave it out of the partition, or give it some.')
-        if np.min(index) < 0 or np.max(index) >= len(rows):
-            raise DataError(
-                f'Client "{id}" is given a row that does not exist: there are {len(rows)} rows, from 0.'
-            )
-    given = [position for index in partition.values() for position in index.tolist()]
-    if len(set(given)) < len(given):
+    parts = {id: _positions(id, given, len(rows)) for id, given in partition.items()}
+    given = np.concatenate([np.empty(0, np.intp), *parts.values()])
+    if np.bincount(given, minlength=1).max() > 1:
         raise DataError(
             "The partition gives a row to two clients, or twice to one: give each row once at most."
         )
     stream = Seed.of(seed)
-    clients = tuple(hold_out(id, rows.take(index), test, stream, stratify) for id, index in partition.items())
+    clients = tuple(hold_out(id, rows.take(index), test, stream, stratify) for id, index in parts.items())
     return Federation(clients, **about)
+
+
+def _positions(id: str, given: Any, rows: int) -> NDArray[np.intp]:
+    index = np.asarray(given)
+    if index.size == 0:
+        raise DataError(f'Client "{id}" has no rows: leave it out of the partition, or give it some.')
+    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+        raise DataError(
+            f'Client "{id}" is given {index.dtype} of shape {list(index.shape)}: give a list of the positions '
+            "of its rows, whole numbers from 0."
+        )
+    if index.min() < 0 or index.max() >= rows:
+        raise DataError(f'Client "{id}" is given a row that does not exist: there are {rows} rows, from 0.')
+    return index.astype(np.intp)
 
 
 def _check_clients(clients: int, rows: int, min_rows: int) -> None:
@@ -154,12 +163,13 @@ def _class_positions(rows: Rows) -> list[NDArray[np.intp]]:
         raise DataError(
             "A Dirichlet partition skews class labels, and these rows have no labels of one per row."
         )
-    labels: NDArray[Any] = rows.y
-    if np.issubdtype(labels.dtype, np.floating) and not np.all(labels == np.floor(labels)):
+    classes = classes_in(rows.y)
+    if classes is None:
         raise DataError(
-            "A Dirichlet partition skews class labels, and these labels are measurements: bin them first."
+            "A Dirichlet partition skews class labels, and these labels are measurements (with fractions, or "
+            f"more than {MOST_CLASSES:,} different values): bin them first."
         )
-    return [np.flatnonzero(labels == value) for value in np.unique(labels)]
+    return [np.flatnonzero(rows.y == value) for value in classes]
 
 
 def _cuts(

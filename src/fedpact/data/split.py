@@ -9,7 +9,8 @@ from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 
-MOST_CLASSES = 50
+MOST_CLASSES = 1000
+"""As many as ImageNet has."""
 
 
 def train_test(rows: Rows, share: float, seed: Seed, stratify: bool = True) -> tuple[Rows, Rows]:
@@ -17,8 +18,8 @@ def train_test(rows: Rows, share: float, seed: Seed, stratify: bool = True) -> t
 
     Stratified, each class gives the test rows `share` of its own rows, rounded up or down by largest
     remainder so that the total is right too. A class always keeps a row to train on, so a class of one
-    row goes to train; the test rows may therefore be none. Labels that are no classes (`holds_classes`)
-    are split as one class.
+    row goes to train; the test rows may therefore be none. Labels that are no classes (`holds_classes`), or
+    of which most rows have one of their own, are split as one class.
 
     Args:
         rows: n rows.
@@ -34,11 +35,10 @@ def train_test(rows: Rows, share: float, seed: Seed, stratify: bool = True) -> t
         raise ConfigError(f"The share of test rows must lie between 0 and 1, and is {share}: take 0.25, say.")
     if len(rows) == 0:
         raise DataError("There are no rows to split into train rows and test rows.")
-    labels = rows.y if stratify and rows.y is not None and holds_classes(rows.y) else np.zeros(len(rows))
-    _, strata, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    strata = _strata(rows) if stratify else np.zeros(len(rows), np.intp)
     generator = seed.generator()
     is_test = np.zeros(len(rows), dtype=bool)
-    for stratum, count in enumerate(_test_counts(sizes, share)):
+    for stratum, count in enumerate(_test_counts(np.bincount(strata), share)):
         is_test[generator.permutation(np.flatnonzero(strata == stratum))[:count]] = True
     return rows.take(np.flatnonzero(~is_test)), rows.take(np.flatnonzero(is_test))
 
@@ -58,13 +58,31 @@ def hold_out(id: str, rows: Rows, share: float, seed: Seed, stratify: bool = Tru
 def holds_classes(labels: NDArray[Any]) -> bool:
     """Return whether labels name classes, rather than measure something or give each row its own name.
 
-    They do when they are one per row, at most 50 distinct, and, if floats, all whole numbers.
+    They do when they are one per row, all numbers or all text, at most 1000 distinct, and, if floats, all whole
+    numbers. Ages are classes too, then: a model that predicts numbers has to say that they are not.
     """
+    return classes_in(labels) is not None
+
+
+def classes_in(labels: NDArray[Any]) -> NDArray[Any] | None:
+    """Return the distinct labels in ascending order, or None where they name no classes (`holds_classes`)."""
     if labels.ndim != 1:
-        return False
+        return None
     if np.issubdtype(labels.dtype, np.floating) and not np.all(labels == np.floor(labels)):
-        return False
-    return len(np.unique(labels)) <= MOST_CLASSES
+        return None
+    try:
+        values = np.unique(labels)
+    except TypeError:  # objects without an order, such as numbers beside text
+        return None
+    return values if len(values) <= MOST_CLASSES else None
+
+
+def _strata(rows: Rows) -> NDArray[np.intp]:
+    if rows.y is not None and holds_classes(rows.y):
+        _, strata, sizes = np.unique(rows.y, return_inverse=True, return_counts=True)
+        if 2 * np.sum(sizes == 1) <= len(rows):
+            return strata
+    return np.zeros(len(rows), np.intp)
 
 
 def _test_counts(sizes: NDArray[np.integer], share: float) -> NDArray[np.integer]:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError, DataError, DependencyError, suggest
 from fedpact.core.rows import Rows
+from fedpact.data.objects import is_text
+from fedpact.data.wording import what_else
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _SEPARATORS = {".csv": ",", ".data": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
-_COLUMNS_NAMED = 12
 
 
 def read_table(
@@ -83,7 +84,7 @@ def rows_of(
         raise DataError(f'{whose} has two columns called "{twice[0]}": rename one of them.')
     for column in [*(columns or ()), *text, *([] if label is None else [label])]:
         if column not in names:
-            raise DataError(f'{whose} has no column "{column}".{_what_else(column, names)}')
+            raise DataError(f'{whose} has no column "{column}".{what_else(column, names)}')
     if columns is not None and label in columns:
         raise ConfigError(f'{whose}: column "{label}" is the label; leave it out of columns.')
     wanted = list(columns) if columns is not None else [name for name in names if name != label]
@@ -167,10 +168,14 @@ def _check_names(whose: str, path: Path, separator: str, names: Sequence[str] | 
 
 def _check_numbers(whose: str, values: pd.Series[Any]) -> None:
     """Refuse a column of numbers with a few words in it: pandas would read it as text in silence."""
+    import pandas as pd
+
     if values.dtype != object and str(values.dtype) not in ("str", "string"):
         return
     present = values[values.notna()]
-    is_word = np.array([not _is_number(value) for value in present], dtype=bool)
+    # Each distinct value once: a column of text has few as a rule.
+    codes, distinct = pd.factorize(present)
+    is_word = np.isnan(pd.to_numeric(distinct.to_numpy(object), errors="coerce"))[codes]
     if 0 < is_word.sum() < len(is_word) / 2:
         _mixed(whose, present[is_word])
 
@@ -179,7 +184,7 @@ def _check_types(whose: str, values: pd.Series[Any]) -> None:
     if values.dtype != object:
         return
     present = values[values.notna()]
-    is_word = np.array([isinstance(value, str) for value in present], dtype=bool)
+    is_word = is_text(present)
     if 0 < is_word.sum() < len(is_word):
         _mixed(whose, present[is_word])
 
@@ -206,9 +211,3 @@ def _is_number(value: object) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _what_else(column: str, names: Sequence[Any]) -> str:
-    known = [str(name) for name in names]
-    more = f" and {len(known) - _COLUMNS_NAMED} more" if len(known) > _COLUMNS_NAMED else ""
-    return suggest(str(column), known) or f" It has {', '.join(known[:_COLUMNS_NAMED])}{more}."

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, DataError, ModelError
+from fedpact.core.errors import DataError, ModelError
 from fedpact.core.model import Kind, Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_choice, check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.learn.links import LINKS, Floats, softmax
 
-Floats = NDArray[np.float64]
 Init = Literal["zeros", "uniform"]
 
 
@@ -29,12 +30,8 @@ class _Regression:
     kind: ClassVar[Kind]
 
     def __post_init__(self) -> None:
-        if not self.l2 >= 0:
-            raise ConfigError(f"{type(self).__name__}: l2 is {self.l2}; it must be 0 or more.")
-        if self.init not in get_args(Init):
-            raise ConfigError(
-                f'{type(self).__name__}: init is "{self.init}"; it must be "zeros" or "uniform".'
-            )
+        check_numbers(self, "l2")
+        check_choice(self, "init", get_args(Init))
 
     def build(self, schema: Schema) -> "RegressionModel":
         """Return the model for rows of this schema.
@@ -120,7 +117,7 @@ class RegressionModel:
 
     def predict(self, weights: Vector, x: Any) -> Floats:
         """Return P(class 1) [n], class probabilities [n, classes], or values [n]."""
-        return _LINKS[self.schema.kind](self._scores(weights, np.asarray(x, np.float64)))
+        return LINKS[self.schema.kind](self._scores(weights, np.asarray(x, np.float64)))
 
     def session(self) -> "RegressionSession":
         """Return this thread's session."""
@@ -138,7 +135,7 @@ class RegressionModel:
         """Return the summed loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
         x, y = np.asarray(rows.x, np.float64), _labels(rows)
         scores = self._scores(weights, x)
-        predicted = _LINKS[self.schema.kind](scores)
+        predicted = LINKS[self.schema.kind](scores)
         loss = float(np.sum(_LOSSES[self.schema.kind](scores, y)))
         augmented = np.hstack([x, np.ones((len(x), 1))])
         if self.schema.kind != "multiclass":
@@ -196,23 +193,22 @@ class RegressionSession:
             self._x, self._y = np.hstack([x, np.ones((len(x), 1))]), y.astype(np.float64)
 
     def gradient(self, index: NDArray[np.int64] | None) -> float:
-        """Write the gradient of the mean loss over these rows (None: all); return the loss."""
+        """Write the gradient of the penalised mean loss over these rows (None: all); return the loss without it."""
         x, y = (self._x, self._y) if index is None else (self._x[index], self._y[index])
         kind, flat = self._model.schema.kind, self.gradients[0]
         if kind == "multiclass":
             scores = self._model._scores(self._weights, x)
-            residual = (_softmax(scores) - y) / len(x)
+            residual = (softmax(scores) - y) / len(x)
             np.matmul(residual.T, x, out=self._gradient["coef"])
             np.sum(residual, axis=0, out=self._gradient["intercept"])
             loss = float(np.mean(_log_sum_exp(scores) - np.sum(scores * y, axis=1)))
         else:
             scores = x @ self.weights[0]
-            residual = (_LINKS[kind](scores) - y) / len(x)
+            residual = (LINKS[kind](scores) - y) / len(x)
             np.matmul(residual, x, out=flat)
             loss = float(_LOSSES[kind](scores, y).sum()) / len(x)
         if self._model.l2:
             flat += self._penalty * self.weights[0]
-            loss += 0.5 * float(self._penalty @ np.square(self.weights[0]))
         return loss
 
     def arrays(self, vector: Vector) -> list[Floats]:
@@ -226,22 +222,11 @@ def _labels(rows: Rows) -> NDArray[Any]:
     return rows.y
 
 
-def _sigmoid(scores: Floats) -> Floats:
-    # exp of a negative number cannot overflow; tanh is the same function and one call.
-    return 0.5 * (1.0 + np.tanh(0.5 * scores))
-
-
-def _softmax(scores: Floats) -> Floats:
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
 def _log_sum_exp(scores: Floats) -> Floats:
     top = scores.max(axis=1)
     return top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
 
 
-_LINKS: dict[str, Any] = {"binary": _sigmoid, "multiclass": _softmax, "regression": lambda scores: scores}
 _LOSSES: dict[str, Any] = {
     "binary": lambda scores, y: np.logaddexp(0.0, scores) - y * scores,
     "multiclass": lambda scores, y: _log_sum_exp(scores) - scores[np.arange(len(y)), y],

@@ -3,7 +3,7 @@
 The same estimates as scikit-learn's GaussianNB and MultinomialNB on the pooled rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, DataError, ModelError
+from fedpact.core import sums
+from fedpact.core.errors import DataError, ModelError
 from fedpact.core.exact import Wide
 from fedpact.core.model import Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
+
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,13 @@ class GaussianNB:
         var_smoothing: this share of the largest feature variance is added to all variances.
 
     Raises:
-        ConfigError: the smoothing is negative.
+        ConfigError: the smoothing is no number, or negative.
     """
 
     var_smoothing: float = 1e-9
 
     def __post_init__(self) -> None:
-        if not self.var_smoothing >= 0:
-            raise ConfigError(f"GaussianNB: var_smoothing is {self.var_smoothing}; it must be 0 or more.")
+        check_numbers(self, "var_smoothing")
 
     def build(self, schema: Schema) -> "GaussianNBModel":
         """Return the model for rows of this schema."""
@@ -50,14 +53,13 @@ class MultinomialNB:
         alpha: additive (Laplace) smoothing, > 0.
 
     Raises:
-        ConfigError: alpha is not positive.
+        ConfigError: alpha is no positive number.
     """
 
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.alpha > 0:
-            raise ConfigError(f"MultinomialNB: alpha is {self.alpha}; it must be greater than 0.")
+        check_numbers(self, "alpha", positive=True)
 
     def build(self, schema: Schema) -> "MultinomialNBModel":
         """Return the model for rows of this schema."""
@@ -96,6 +98,9 @@ class _NaiveBayes:
         if rows.y is None:
             raise DataError("naive Bayes cannot be trained on rows without labels.")
         x = np.asarray(rows.x, np.float64)
+        if not np.isfinite(x).all():
+            row = int(np.argmin(np.isfinite(x).all(axis=1))) + 1
+            raise DataError(f"naive Bayes needs finite numbers, but row {row} has a NaN or an infinite one.")
         return [x[rows.y == index] for index in range(len(self.schema.classes))]
 
 
@@ -115,24 +120,28 @@ class GaussianNBModel(_NaiveBayes):
         self._var_smoothing = var_smoothing
 
     def statistics(self, rows: Rows) -> Mapping[str, Wide | NDArray[np.int64]]:
-        """Return counts [classes], sums and sums of squares [classes, d]."""
+        """Return counts [classes], and sums and sums of squares as their digits [classes, d, digits].
+
+        Raises:
+            DataError: the rows have no labels, or a NaN or infinite feature.
+        """
         parts = self._by_class(rows)
         return {
             "count": np.array([len(part) for part in parts]),
-            "sum": Wide(np.stack([Wide.of(part).sum().limbs for part in parts], axis=1)),
-            "square": Wide(np.stack([Wide.of_squares(part).sum().limbs for part in parts], axis=1)),
+            "sum": _by_column(sums.sum_of, parts),
+            "square": _by_column(sums.sum_of_squares, parts),
         }
 
-    def solve(self, sums: Mapping[str, Any]) -> Vector:
+    def solve(self, totals: Mapping[str, Any]) -> Vector:
         """Return the maximum-likelihood estimates.
 
         Raises:
-            DataError: a class has no rows at any client.
+            DataError: a class has no rows at any client, or a feature's variance is beyond float64.
         """
-        count = [int(n) for n in sums["count"]]
+        count = [int(n) for n in totals["count"]]
         _check_counts(count, self.schema)
-        shape = (len(count), *self.schema.shape)
-        first, second = _table(sums["sum"], shape), _table(sums["square"], shape)
+        first = _table(sums.sum_in, totals["sum"])
+        second = _table(sums.sum_of_squares_in, totals["square"])
         mean = [[s / n for s in row] for row, n in zip(first, count, strict=True)]
         variance = [
             [q / n - m * m for q, m in zip(row, means, strict=True)]
@@ -140,15 +149,18 @@ class GaussianNBModel(_NaiveBayes):
         ]
         total = sum(count)
         pooled = [
-            sum(column) / total - (sum(sums_) / total) ** 2
-            for column, sums_ in zip(zip(*second, strict=True), zip(*first, strict=True), strict=True)
+            sum(squares) / total - (sum(column) / total) ** 2
+            for squares, column in zip(zip(*second, strict=True), zip(*first, strict=True), strict=True)
         ]
+        if max(pooled) > _LARGEST or any(v > _LARGEST for row in variance for v in row):
+            raise DataError(
+                "the variance of a feature is too large for naive Bayes; scale the columns with Standardize."
+            )
         smoothing = self._var_smoothing * float(max(pooled))
         weights = Vector.zeros(self.layout)
         weights["prior"] = np.array(count) / total
         weights["mean"] = np.array(mean, dtype=np.float64)
-        # A square is summed to within 2^-139 of itself, so the variance of a constant may end below 0.
-        weights["variance"] = np.maximum(np.array(variance, dtype=np.float64), 0) + smoothing
+        weights["variance"] = np.array(variance, dtype=np.float64) + smoothing
         return weights
 
     def _joint(self, weights: Vector, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -174,7 +186,7 @@ class MultinomialNBModel(_NaiveBayes):
         """Return counts [classes] and sums of the features [classes, d].
 
         Raises:
-            DataError: a feature is negative.
+            DataError: the rows have no labels, or a feature that is negative, NaN or infinite.
         """
         parts = self._by_class(rows)
         if any(part.size and part.min() < 0 for part in parts):
@@ -184,15 +196,15 @@ class MultinomialNBModel(_NaiveBayes):
             "sum": Wide(np.stack([Wide.of(part).sum().limbs for part in parts], axis=1)),
         }
 
-    def solve(self, sums: Mapping[str, Any]) -> Vector:
+    def solve(self, totals: Mapping[str, Any]) -> Vector:
         """Return the smoothed estimates.
 
         Raises:
             DataError: a class has no rows at any client.
         """
-        count = [int(n) for n in sums["count"]]
+        count = [int(n) for n in totals["count"]]
         _check_counts(count, self.schema)
-        smoothed = sums["sum"].numbers() + self._alpha
+        smoothed = totals["sum"].numbers() + self._alpha
         weights = Vector.zeros(self.layout)
         weights["log_prior"] = np.log(np.array(count) / sum(count))
         weights["log_probability"] = np.log(smoothed / smoothed.sum(axis=1, keepdims=True))
@@ -208,6 +220,11 @@ def _check_counts(count: list[int], schema: Schema) -> None:
             raise DataError(f'no client has a training row of class "{label}"; leave the class out.')
 
 
-def _table(numbers: Wide, shape: tuple[int, ...]) -> list[list[Fraction]]:
-    flat = numbers.exact()
-    return [flat[i * shape[1] : (i + 1) * shape[1]] for i in range(shape[0])]
+def _by_column(
+    digits_of: Callable[[NDArray[np.float64]], NDArray[np.int64]], parts: list[NDArray[np.float64]]
+) -> NDArray[np.int64]:
+    return np.stack([np.stack([digits_of(column) for column in part.T]) for part in parts])
+
+
+def _table(number_in: Callable[[NDArray[np.int64]], Fraction], digits: Any) -> list[list[Fraction]]:
+    return [[number_in(number) for number in row] for row in digits]

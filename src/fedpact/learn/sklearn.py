@@ -12,14 +12,13 @@ from sklearn import linear_model, naive_bayes
 from sklearn.base import BaseEstimator, clone
 
 from fedpact.core.errors import ConfigError, DataError, ModelError, suggest
-from fedpact.core.model import Schema
+from fedpact.core.model import Kind, Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout, Vector
 from fedpact.learn.linear import Linear, Logistic
+from fedpact.learn.links import LINKS, Floats
 from fedpact.learn.naive_bayes import GaussianNB, MultinomialNB
-
-Floats = NDArray[np.float64]
 
 _CLASSIFIERS = ("SGDClassifier", "Perceptron", "PassiveAggressiveClassifier")
 _REGRESSORS = ("SGDRegressor", "PassiveAggressiveRegressor")
@@ -65,6 +64,12 @@ class Sklearn:
             raise _unsupported(self.estimator)
         elif self.options:
             raise ConfigError("Sklearn: options are for an estimator given by name; this one has its own.")
+
+    @property
+    def kind(self) -> Kind | None:
+        """The kind of label that a regressor is made for; None for a classifier, which takes two classes or more."""
+        name = self.estimator if isinstance(self.estimator, str) else type(self.estimator).__name__
+        return "regression" if name in _REGRESSORS else None
 
     def build(self, schema: Schema) -> "SklearnModel":
         """Return the model for rows of this schema.
@@ -180,7 +185,7 @@ class SklearnModel:
         x = np.asarray(x, np.float64)
         estimator = self._loaded(weights)
         if not hasattr(estimator, "predict_proba"):
-            return _LINKS[self.schema.kind](self._scores(weights, x))
+            return LINKS[self.schema.kind](self._scores(weights, x))
         probabilities: Floats = estimator.predict_proba(x)
         if self.schema.kind == "binary":
             return probabilities[:, 1]
@@ -322,19 +327,6 @@ def _by_index(class_weight: Mapping[Any, float], classes: tuple[Any, ...]) -> di
         if str(label) not in indexes:
             raise ModelError(f'class_weight has "{label}", which is no class.{suggest(str(label), indexes)}')
     return {indexes[str(label)]: weight for label, weight in class_weight.items()}
-
-
-def _softmax(scores: Floats) -> Floats:
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-
-_LINKS: Mapping[str, Callable[[Floats], Floats]] = {
-    # The sigmoid, in a form in which nothing overflows.
-    "binary": lambda scores: 0.5 * (1.0 + np.tanh(0.5 * scores)),
-    "multiclass": _softmax,
-    "regression": lambda scores: scores,
-}
 
 
 def _modified_huber(scores: Floats, y: Floats, epsilon: float) -> Floats:

@@ -18,7 +18,7 @@ from fedpact.core.model import Kind, Schema
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
 from fedpact.learn.torch_losses import LOSSES, Loss, check_loss, describe_loss, loss_and_link
-from fedpact.learn.torch_modules import copied, gather, layouts, like, redraw, same_bits, shared, views
+from fedpact.learn.torch_modules import copied, gather, layouts, redraw, resting, shared, views
 from fedpact.learn.torch_running import Generators, Precision, autocast, device_of, try_out
 from fedpact.learn.torch_session import TorchSession
 
@@ -31,6 +31,8 @@ class Torch:
 
     Parameters that require a gradient are trained and travel, and so do the buffers of `state_dict`
     (batch-norm statistics). Frozen parameters are constants of the model: every client must build the same.
+    Submodules in evaluation mode stay in it while the rest is trained, such as a batch norm whose statistics are
+    to be kept; a module that is in it as a whole is trained as a whole.
 
     Args:
         module: a module that takes a batch of examples [n, ...] and returns one output tensor: [n] or [n, 1]
@@ -41,7 +43,7 @@ class Torch:
             and targets [n] that returns the mean loss, its outputs being logits where classes are predicted;
             None for "bce", "cross_entropy" or "mse", whichever fits the labels.
         device: where to compute: "cpu", "cuda", or one such as "cuda:1".
-        precision: "float32" for the module's own dtypes, or "bf16" for automatic mixed precision with them.
+        precision: "full" for the module's own dtypes, or "bf16" for automatic mixed precision with them.
         init: start from the weights "as_given": those that the module has when the model is built, or that
             the factory gives it under a torch seed drawn from the job's; or from "seed": every submodule's
             `reset_parameters` draws them anew.
@@ -55,7 +57,7 @@ class Torch:
     module: nn.Module | str
     loss: str | Loss | None = None
     device: str = "cpu"
-    precision: Precision = "float32"
+    precision: Precision = "full"
     init: Init = "as_given"
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,9 +82,8 @@ class Torch:
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of label that the loss is made for; None if the labels are to tell."""
-        kinds = LOSSES[self.loss].kinds if isinstance(self.loss, str) else ()
-        return kinds[0] if len(kinds) == 1 else None
+        """The kind of label that the loss is for, the widest where there are several; None if the labels tell."""
+        return LOSSES[self.loss].kinds[-1] if isinstance(self.loss, str) else None
 
     def build(self, schema: Schema) -> "TorchModel":
         """Return the model for rows of this schema.
@@ -122,8 +123,9 @@ class Torch:
         """Return the specification as plain data, for a job.
 
         A factory is described by its name and options, from which it can be built again. A module is described
-        by its class, the SHA-256 of its printed structure, the digest of its layout, and the SHA-256 of its
-        frozen parameters and, unless they are drawn from the seed, of its weights. Code is not written down.
+        by its class, the SHA-256 of its printed structure and of the names of what stays in evaluation mode, the
+        digest of its layout, and the SHA-256 of its frozen parameters and, unless they are drawn from the seed, of
+        its weights. Code is not written down.
         """
         settings = {
             "name": "Torch",
@@ -138,10 +140,12 @@ class Torch:
         layout, frozen = layouts(self.module)
         # A function is printed with its address, which differs from one process to the next.
         printed = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.module))
+        still = set(resting(self.module))
+        structure = [printed, *(name for name, part in self.module.named_modules() if part in still)]
         return {
             **settings,
             "architecture": f"{architecture.__module__}.{architecture.__qualname__}",
-            "structure": _sha256(printed.encode()),
+            "structure": _sha256("\n".join(structure).encode()),
             "layout": layout.digest,
             "weights": None if self.init == "seed" else _sha256(gather(layout, self.module).buffer.data),
             "frozen": _sha256(gather(frozen, self.module).buffer.data) if frozen.entries else None,
@@ -233,42 +237,6 @@ class TorchModel:
         for vector in (weights, self.frozen):
             state.update(views(torch.from_numpy(vector.copy().buffer), vector.layout)[1])
         return state
-
-    def vector_from(self, state: Mapping[str, Tensor | NDArray[Any]]) -> Vector:
-        """Return the weights of a state dictionary, cast to the model's dtypes.
-
-        Frozen parameters may be left out, and so may all but one name of a tied weight. A uint16 array is
-        taken as the bits of a bfloat16 parameter.
-
-        Raises:
-            ModelError: an array is missing, unexpected or of another shape, tied names have different values,
-                or a frozen parameter is not the one that this model has.
-        """
-        known = self._template.state_dict()
-        for name in state:
-            if name not in known:
-                raise ModelError(f'there is no "{name}" in this model.{suggest(name, known)}')
-        vector = Vector.zeros(self.layout)
-        _, arrays = views(torch.from_numpy(vector.buffer), self.layout)
-        for entry in self.layout.entries:
-            given = {name: state[name] for name in (entry.name, *entry.aliases) if name in state}
-            if not given:
-                raise ModelError(f'"{entry.name}" is missing.{suggest(entry.name, state)}')
-            for i, (name, value) in enumerate(given.items()):
-                tensor = like(value, name, entry)
-                if i == 0:
-                    arrays[entry.name].copy_(tensor)
-                elif not same_bits(tensor, arrays[entry.name]):
-                    raise ModelError(f'"{entry.name}" and "{name}" are one array here, but two in the state.')
-        _, constants = views(torch.from_numpy(self.frozen.buffer), self.frozen.layout)
-        for name in constants.keys() & state.keys():
-            entry, _ = self.frozen.layout.place(name)
-            if not same_bits(like(state[name], name, entry), constants[name]):
-                raise ModelError(
-                    f'"{name}" is frozen in this model, and other values cannot be given to it; build the '
-                    "model from a module that has them."
-                )
-        return vector
 
     def inputs(self, x: Any) -> Tensor:
         """Return examples as a tensor on the CPU, of the dtype that the module wants, shared where possible.

@@ -1,7 +1,7 @@
 """The arrays of a torch module in flat buffers: what travels, what is frozen, and views of both."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -90,29 +90,6 @@ def shared(array: NDArray[Any], dtype: Any) -> Tensor:
     return torch.from_numpy(np.require(array, dtype, ["C", "W"]))
 
 
-def like(value: Any, name: str, entry: Entry) -> Tensor:
-    """Return an array of a state dictionary as a tensor.
-
-    Raises:
-        ModelError: it is no array of numbers, or has another shape than the entry.
-    """
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iubf":
-        bits = entry.dtype == "bfloat16" and value.dtype == np.uint16
-        value = shared(value, np.int16 if bits else value.dtype)
-        value = value.view(torch.bfloat16) if bits else value
-    if not isinstance(value, Tensor):
-        raise ModelError(f'"{name}" must be a tensor or an array of numbers, not {type(value).__name__}.')
-    if tuple(value.shape) != entry.shape:
-        raise ModelError(f'"{name}" has shape {tuple(value.shape)}; the model needs {entry.shape}.')
-    return value.detach()
-
-
-def same_bits(tensor: Tensor, array: Tensor) -> bool:
-    """Whether a tensor, once cast, has the same bits; torch.equal would find a NaN to differ from itself."""
-    a, b = tensor.to("cpu", array.dtype).reshape(-1).contiguous(), array.reshape(-1)
-    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
-
-
 def copied(module: nn.Module) -> nn.Module:
     """Return a copy.
 
@@ -123,6 +100,18 @@ def copied(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module)
     except Exception as error:
         raise ModelError(f"the module {type(module).__name__} cannot be copied: {error}") from error
+
+
+def resting(module: nn.Module) -> list[nn.Module]:
+    """Return the submodules that are in evaluation mode, unless the whole module is."""
+    return [part for part in module.modules() if not part.training] if module.training else []
+
+
+def set_training(module: nn.Module, still: Iterable[nn.Module]) -> None:
+    """Put a module into training mode, but for these of its submodules."""
+    module.train()
+    for part in still:
+        part.training = False
 
 
 def redraw(module: nn.Module) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from fedpact.core.errors import ConfigError, ModelError
 from fedpact.core.seeds import Seed
+from fedpact.learn.torch_modules import resting, set_training
 
-Precision = Literal["float32", "bf16"]
+Precision = Literal["full", "bf16"]
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -125,12 +126,14 @@ def try_out(module: nn.Module, shape: tuple[int, ...], device: torch.device, pre
     floats = next((array.dtype for array in arrays if array.is_floating_point()), torch.float32)
     random = Generators(device, Seed.of(0))
     trials = {}
+    still = resting(module)
     for dtype in (torch.int64, floats):
         x = torch.zeros((2, *shape), dtype=dtype, device=device)
         try:
             with random, autocast(device, precision):
                 start = random.position()
-                trained = module.train()(x)
+                set_training(module, still)
+                trained = module(x)
                 middle = random.position()
                 predicted = module.eval()(x)
                 draws = middle != start, random.position() != middle

@@ -16,7 +16,7 @@ from fedpact.core.errors import ClientError, DataError, ModelError
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout, Vector
-from fedpact.learn.torch_modules import buffer_places, shared, views
+from fedpact.learn.torch_modules import buffer_places, resting, set_training, shared, views
 from fedpact.learn.torch_running import Generators
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class TorchSession:
         # The same places in a buffer of its own; what the layout has behind the parameters is not needed.
         gradients = torch.zeros(trained[-1].stop, dtype=torch.uint8, device=device)
         self.gradients, grads = views(gradients, Layout(e for segment in trained for e in segment.entries))
-        self.module = model.replica().train()
+        self.module = model.replica()
+        self._still = resting(self.module)
+        set_training(self.module, self._still)
         self._parameters = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
         for name, parameter in self._parameters:
             parameter.data, parameter.grad = self._arrays[name], grads[name]
@@ -153,7 +155,7 @@ class TorchSession:
                         predicted = model.link(model.run(self.module, self._own(batch.to(model.device))))
                     parts.append(predicted.cpu())
         finally:
-            self.module.train()
+            set_training(self.module, self._still)
             self._attach(self._arrays)
         predictions = torch.cat(parts).numpy()
         return predictions[:, 1] if binary and outputs == 2 else predictions

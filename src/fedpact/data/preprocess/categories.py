@@ -12,8 +12,9 @@ from fedpact.core.errors import DataError
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
-from fedpact.data.preprocess.columns import Value, as_categories, as_frame, at_client, in_order
+from fedpact.data.preprocess.columns import Value, as_categories, as_frame, in_order
 from fedpact.data.preprocess.estimate import Columnwise, Estimating, ask, check_counts, reply
+from fedpact.data.wording import at_client
 
 # A column with more values than this holds names or measurements, not categories.
 MOST_CATEGORIES = 10_000

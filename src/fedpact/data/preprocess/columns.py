@@ -1,11 +1,14 @@
-"""The columns of a table: their names and kinds, and their values as numbers or as categories."""
+"""The columns of a table: their names and kinds, and their values as numbers or as categories.
+
+Messages about a client's rows name the row, counted from 1, and never its value: an error may travel where the
+data may not.
+"""
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, DataError, suggest
+from fedpact.core.errors import ConfigError, DataError
+from fedpact.data.objects import are_numbers
+from fedpact.data.wording import what_else
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["numeric", "category", "other"]
+ColumnKind = Literal["numeric", "category", "other"]
 Value: TypeAlias = "str | int | float"
 """A category: text, or a number, which is an int where it is whole."""
-
-_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Columns:
         items: (name, kind) of each column.
     """
 
-    items: tuple[tuple[str, Kind], ...]
+    items: tuple[tuple[str, ColumnKind], ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,15 +47,15 @@ class Columns:
         return tuple(name for name, _ in self.items)
 
     @property
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, ColumnKind]:
         """Name → kind."""
         return dict(self.items)
 
-    def of_kind(self, kind: Kind) -> tuple[str, ...]:
+    def of_kind(self, kind: ColumnKind) -> tuple[str, ...]:
         """Return the names of the columns of a kind."""
         return tuple(name for name, each in self.items if each == kind)
 
-    def check(self, step: str, names: Sequence[str], kind: Kind | None = None) -> tuple[str, ...]:
+    def check(self, step: str, names: Sequence[str], kind: ColumnKind | None = None) -> tuple[str, ...]:
         """Return the names in the order of the columns.
 
         Args:
@@ -65,7 +68,7 @@ class Columns:
         """
         for name in names:
             if name not in self.kinds:
-                raise ConfigError(f'{step}: there is no column "{name}".{_nearest(name, self.names)}')
+                raise ConfigError(f'{step}: there is no column "{name}".{what_else(name, self.names)}')
             if kind is not None and self.kinds[name] != kind:
                 raise ConfigError(
                     f'{step} is for {kind} columns, and column "{name}" is of kind "{self.kinds[name]}"; '
@@ -81,15 +84,6 @@ class Columns:
     def from_json(cls, items: Sequence[Sequence[Any]]) -> Columns:
         """Return the columns that `to_json` wrote down."""
         return cls(tuple((name, kind) for name, kind in items))
-
-
-@contextmanager
-def at_client(id: str) -> Iterator[None]:
-    """Name the client in every DataError of this block."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f'client "{id}": {error}') from error
 
 
 def as_frame(x: Any) -> pd.DataFrame:
@@ -127,7 +121,7 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
         DataError: there is none of this name.
     """
     if name not in frame.columns:
-        raise DataError(f'there is no column "{name}".{_nearest(name, frame.columns)}')
+        raise DataError(f'there is no column "{name}".{what_else(name, frame.columns)}')
     return frame[name]
 
 
@@ -135,13 +129,13 @@ def as_numbers(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
     """Return a column as float64 [n], NaN where a value is missing; booleans are 0 and 1.
 
     Raises:
-        DataError: there is no such column, or a value is no number or infinite; its row is named, counted
-            from 1.
+        DataError: there is no such column, or a value is no number or infinite; its row is named.
     """
     from pandas.api import types
 
     series = column(frame, name)
-    if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
+    is_numeric = types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype)
+    if is_numeric or are_numbers(series):
         values = series.to_numpy(np.float64, na_value=np.nan)
     else:
         objects = series.to_numpy(object)
@@ -163,7 +157,7 @@ def as_categories(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.int64], li
     Whole numbers and booleans become int, so that 1, 1.0 and True are one category.
 
     Raises:
-        DataError: there is no such column, or a value is neither text nor a finite number.
+        DataError: there is no such column, or a value is neither text nor a finite number; its row is named.
     """
     import pandas as pd
 
@@ -172,17 +166,32 @@ def as_categories(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.int64], li
     except TypeError:
         raise DataError(f'column "{name}" holds neither text nor numbers; leave it out.') from None
     place: dict[Value, int] = {}
-    # Two values that pandas tells apart, such as "1" of two types, may be one category.
-    moved = [place.setdefault(as_category(value, name), len(place)) for value in found]
+    moved = []
+    for code, value in enumerate(found):
+        category = _category(value)
+        if category is None:
+            raise DataError(
+                f'column "{name}" holds neither text nor a finite number in row {np.argmax(codes == code) + 1}; '
+                "change it, or leave the column out."
+            )
+        # Two values that pandas tells apart, such as "1" of two types, may be one category.
+        moved.append(place.setdefault(category, len(place)))
     return np.array([*moved, -1], np.int64)[codes], list(place)
 
 
 def as_category(value: Any, name: str) -> Value:
-    """Return a value of a column as a category.
+    """Return a value that a job declares for a column as a category.
 
     Raises:
         DataError: it is neither text nor a finite number.
     """
+    category = _category(value)
+    if category is None:
+        raise DataError(f'{value!r}, declared for column "{name}", is neither text nor a finite number.')
+    return category
+
+
+def _category(value: Any) -> Value | None:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, numbers.Integral | np.bool_):
@@ -190,10 +199,7 @@ def as_category(value: Any, name: str) -> Value:
     if isinstance(value, numbers.Real | Decimal) and math.isfinite(value):
         number = float(value)
         return int(number) if number.is_integer() else number
-    raise DataError(
-        f'column "{name}" holds {value!r}, which is neither text nor a finite number; change it, or leave '
-        "the column out."
-    )
+    return None
 
 
 def in_order(categories: set[Value]) -> list[Value]:
@@ -211,16 +217,10 @@ def with_columns(frame: pd.DataFrame, changed: Mapping[str, Mapping[str, Any]]) 
     return pd.DataFrame(columns, index=frame.index, copy=False)
 
 
-def _nearest(name: str, columns: Iterable[Any]) -> str:
-    known = [str(each) for each in columns]
-    more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
-    return suggest(name, known) or f" Columns: {', '.join(known[:_NAMED])}{more}."
-
-
 def _number(value: Any, name: str, row: int) -> float:
     if isinstance(value, numbers.Real | np.bool_ | Decimal):
         return float(value)
-    what = f'"{value}"' if isinstance(value, str) else f"a {type(value).__name__}"
+    what = "text" if isinstance(value, str) else f"a {type(value).__name__}"
     raise DataError(
         f'column "{name}" is numeric, and row {row + 1} holds {what}; leave missing values empty, and write '
         "numbers as numbers."

@@ -172,10 +172,9 @@ class FittedOneHot:
         places = np.array([place.get(category, -1) for category in own], np.int64)[codes]
         if self.unknown == "error" and (places < 0).any():
             row = int(np.argmax(places < 0))
-            value = own[codes[row]]
             known = [str(category) for category in place]
             raise DataError(
-                f'column "{name}", row {row + 1}: no category is {value!r}.{suggest(str(value), known)} '
+                f'column "{name}" has an unknown category in row {row + 1}. '
                 f"Known: {', '.join(known[:10])}{' and more' if len(known) > 10 else ''}."
             )
         return places

@@ -17,7 +17,8 @@ from fedpact.core.errors import DataError
 from fedpact.core.messages import Everyone, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
-from fedpact.data.preprocess.columns import as_frame, as_numbers, at_client
+from fedpact.data.preprocess.columns import as_frame, as_numbers
+from fedpact.data.wording import at_client
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,15 @@ class Columnwise:
 
 def ask(state: Estimating, answers: Literal["sum", "collect"] = "sum", **parameters: Any) -> Task:
     """Return a task for every client, whose weight in it is 1: how many rows it has stays its own."""
-    return Task("statistics", state.round, {}, parameters, Everyone(), answers, "uniform")
+    return Task(
+        "statistics",
+        state.round,
+        parameters=parameters,
+        kind="statistics",
+        to=Everyone(),
+        answers=answers,
+        weighting="uniform",
+    )
 
 
 def reply(

@@ -8,11 +8,11 @@ from fedpact.core.algorithm import ClientState
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
-from fedpact.data.preprocess.columns import at_client
 from fedpact.data.preprocess.estimate import Estimate, Estimating
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.preprocess.schema import FitSchema
 from fedpact.data.preprocess.steps import Step
+from fedpact.data.wording import at_client
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class FitPipeline:
         if len(pipeline.steps) == len(self.steps):
             return None
         task = self._estimate(pipeline).task(state.estimating)
-        if task is None:
-            return None
-        return replace(task, version=state.round, parameters={**task.parameters, "pipeline": state.pipeline})
+        return task and replace(
+            task, version=state.round, parameters={**task.parameters, "pipeline": state.pipeline}
+        )
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed

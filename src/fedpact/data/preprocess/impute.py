@@ -11,8 +11,8 @@ import numpy as np
 from fedpact.core.errors import ConfigError, suggest
 from fedpact.data.preprocess.categories import Modes
 from fedpact.data.preprocess.columns import (
+    ColumnKind,
     Columns,
-    Kind,
     Value,
     as_categories,
     as_category,
@@ -93,7 +93,7 @@ class Impute:
 
     def _names(self, columns: Columns) -> tuple[str, ...]:
         of_text = self.strategy == "most_frequent" or isinstance(self.fill_value, str)
-        kind: Kind = "category" if of_text else "numeric"
+        kind: ColumnKind = "category" if of_text else "numeric"
         if self.columns is None:
             return columns.of_kind(kind)
         either = self.strategy == "most_frequent" or isinstance(self.fill_value, int | float)

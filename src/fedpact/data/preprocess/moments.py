@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedpact.core import sums
 from fedpact.core.algorithm import ClientState
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
-from fedpact.data.preprocess import sums
 from fedpact.data.preprocess.estimate import Columnwise, Estimating, check_counts, present_numbers, reply
 
 

@@ -14,14 +14,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fedpact.core.errors import DataError, ModelError
-from fedpact.core.rows import ClientData, Rows
 from fedpact.data.preprocess.columns import (
+    ColumnKind,
     Columns,
-    Kind,
     as_categories,
     as_frame,
     as_numbers,
-    at_client,
     column,
 )
 from fedpact.data.preprocess.encode import FittedOneHot
@@ -38,7 +36,7 @@ _FITTED: dict[str, Any] = {
     "Standardize": FittedStandardize,
     "OneHot": FittedOneHot,
 }
-_NOT_NUMERIC: dict[Kind, str] = {"category": "encode with OneHot, or leave out", "other": "leave out"}
+_NOT_NUMERIC: dict[ColumnKind, str] = {"category": "encode with OneHot, or leave out", "other": "leave out"}
 
 
 @dataclass(frozen=True)
@@ -122,18 +120,6 @@ class Pipeline:
                     f'column "{name}" holds numbers too large for {np.dtype(dtype)}; add Standardize.'
                 )
         return matrix
-
-    def prepare(self, data: ClientData, dtype: DTypeLike = np.float64) -> ClientData:
-        """Return the client with matrices in the place of its tables.
-
-        Raises:
-            DataError: as `matrix`, with the client named.
-        """
-        with at_client(data.id):
-            train = Rows(self.matrix(data.train.x, dtype), data.train.y)
-            if data.test is None:
-                return ClientData(data.id, train)
-            return ClientData(data.id, train, Rows(self.matrix(data.test.x, dtype), data.test.y))
 
     def to_json(self) -> dict[str, Any]:
         """Return the pipeline as plain data."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numbers
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,17 +14,19 @@ from fedpact.core.errors import DataError, suggest
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
-from fedpact.data.preprocess.columns import Columns, Kind, as_frame, at_client
+from fedpact.data.objects import are_numbers, is_text
+from fedpact.data.preprocess.columns import ColumnKind, Columns, as_frame
 from fedpact.data.preprocess.estimate import Estimating, ask, reply
+from fedpact.data.wording import at_client
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_IN_WORDS: dict[Kind, str] = {"numeric": "numbers", "category": "text", "other": "something else"}
+_IN_WORDS: dict[ColumnKind, str] = {"numeric": "numbers", "category": "text", "other": "something else"}
 _CONFLICTS_SHOWN = 20
 
 # (name, kind or None where all is missing, description) of each column of one client.
-_Table = list[tuple[str, Kind | None, str]]
+_Table = list[tuple[str, ColumnKind | None, str]]
 _Conflict = tuple[str, str, str]
 
 
@@ -70,7 +70,7 @@ class FitSchema:
         return Columns.from_json(state.found)
 
 
-def _describe(values: pd.Series[Any]) -> tuple[Kind | None, str]:
+def _describe(values: pd.Series[Any]) -> tuple[ColumnKind | None, str]:
     import pandas as pd
     from pandas.api import types
 
@@ -83,15 +83,15 @@ def _describe(values: pd.Series[Any]) -> tuple[Kind | None, str]:
         return "numeric", "numbers"
     if isinstance(values.dtype, pd.StringDtype):
         return "category", "text"
-    is_text = np.array([isinstance(value, str) for value in present])
-    if is_text.all():
+    texts = is_text(present)
+    if texts.all():
         return "category", "text"
-    if not all(isinstance(value, numbers.Real | np.bool_ | Decimal) for value in present[~is_text]):
+    if not are_numbers(present[~texts]):
         return "other", f"values of dtype {values.dtype}"
-    if not is_text.any():
+    if not texts.any():
         return "numeric", "numbers"
-    first = int(np.flatnonzero(values.notna())[np.argmax(is_text)]) + 1
-    return "category", f"text among numbers in {is_text.sum()} row(s), first in row {first}"
+    first = int(np.flatnonzero(values.notna())[np.argmax(texts)]) + 1
+    return "category", f"text among numbers in {texts.sum()} row(s), first in row {first}"
 
 
 def _agreed(tables: Mapping[str, _Table]) -> Columns:
@@ -101,7 +101,7 @@ def _agreed(tables: Mapping[str, _Table]) -> Columns:
     described = {
         client: {name: (kind, words) for name, kind, words in table} for client, table in tables.items()
     }
-    items: list[tuple[str, Kind]] = []
+    items: list[tuple[str, ColumnKind]] = []
     conflicts: list[_Conflict] = []
     for name in sorted(places, key=lambda name: (places[name], name)):
         having = {client: columns[name] for client, columns in described.items() if name in columns}

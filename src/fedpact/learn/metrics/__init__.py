@@ -8,7 +8,6 @@ rank rows (AUC and average precision), which are read off a histogram of scores.
 from fedpact.learn.metrics.kinds import (
     COUNTS,
     LARGER_IS_BETTER,
-    Kind,
     check_name,
     metrics,
     names,
@@ -24,7 +23,6 @@ __all__ = [
     "LARGER_IS_BETTER",
     "CalibrationCurve",
     "ClientSummary",
-    "Kind",
     "RocCurve",
     "calibration_curve",
     "check_name",

@@ -1,15 +1,14 @@
 """The kinds of evaluation: what a client sums in each, and what the server makes of the sums."""
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedpact.core.errors import ConfigError, UpdateError, suggest
+from fedpact.core.model import Kind
 from fedpact.learn.metrics import binary, multiclass, regression
-
-Kind = Literal["binary", "multiclass", "regression"]
 
 LARGER_IS_BETTER: dict[str, bool] = {
     "accuracy": True,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpact.data.preprocess import sums
+from fedpact.core import sums
 
 # Every finite float64, the smallest (2^-1074) and the largest included.
 FINITE = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=30)
