@@ -95,7 +95,10 @@ def test_the_lineage_does_not_change_with_name_length_and_stop_rules(field):
 @pytest.mark.parametrize(
     ("here", "there"),
     [
-        ({"clients": {"a": "a.csv"}, "label": "ill"}, {"clients": {"b": "b.csv", "c": "c.csv"}, "label": "ill"}),
+        (
+            {"clients": {"a": "a.csv"}, "label": "ill"},
+            {"clients": {"b": "b.csv", "c": "c.csv"}, "label": "ill"},
+        ),
         ({"table": "all.csv", "by": "site", "label": "ill"}, {"clients": {"a": "a.csv"}, "label": "ill"}),
         ({"name": "heart", "variant": "full", "seed": 1}, {"name": "heart", "variant": "full", "test": 0.5}),
         ({"clients": {"a": "a.csv"}, "label": "ill", "test": 0.5}, {"label": "ill"}),
@@ -109,7 +112,9 @@ def test_the_digest_does_not_say_where_rows_are_or_how_they_are_split(here, ther
 def test_the_digest_says_what_is_read(other):
     files = {"clients": {"a": "a.csv"}}
     read = Job.of({**SETTINGS, "data": {**files, "label": "ill"}})
-    assert read.digest != Job.of({**SETTINGS, "data": other if "name" in other else {**files, **other}}).digest
+    assert (
+        read.digest != Job.of({**SETTINGS, "data": other if "name" in other else {**files, **other}}).digest
+    )
 
 
 def test_a_whole_number_and_a_share_are_different_cohorts():

@@ -173,5 +173,7 @@ def test_none_can_be_spelt_in_a_file():
 def test_a_part_whose_library_is_not_installed_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "fedpact.learn.torch", raising=False)
-    with pytest.raises(DependencyError, match=r'the model "Torch" needs torch: pip install "fedpact\[torch\]"'):
+    with pytest.raises(
+        DependencyError, match=r'the model "Torch" needs torch: pip install "fedpact\[torch\]"'
+    ):
         MODELS.load("Torch")
