@@ -48,6 +48,11 @@ def command(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "fedpact", *map(str, words)]
 
 
+def said(text: str) -> str:
+    """Return what stands in a message, without the frame and the line breaks of a terminal."""
+    return " ".join(text.replace("│", " ").split())
+
+
 def process(*words: str | Path, cwd: Path | None = None, **more: str) -> "subprocess.CompletedProcess[str]":
     """Run a command in a process of its own."""
     return subprocess.run(

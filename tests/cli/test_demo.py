@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedpact.engine.result import Result
-from tests.cli.terminal import call, process
+from tests.cli.terminal import call, process, said
 
 FILES = {"report.html", "picture.png", "job.toml", "federation", "patients.csv"}
 
@@ -44,6 +44,21 @@ def test_what_the_demo_proposes_next_works(shown: tuple[Path, str]) -> None:
     for words in proposed:
         ended = process(*words[1:], cwd=folder)
         assert ended.returncode == 0, ended.stderr
+
+
+def test_runs_of_two_demos_have_folders_of_their_own(tmp_path: Path) -> None:
+    for seed in ("0", "1"):
+        ended = process("demo", "--repeats", "1", "--rounds", "1", "--seed", seed, cwd=tmp_path)
+        (line,) = [line for line in ended.stdout.splitlines() if "  fedpact run " in line]
+        again = process(*line[line.index("fedpact ") :].split()[1:], cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_data_that_is_none_names_the_nearest() -> None:
+    ended = process("demo", "--data", "hart")
+    assert ended.returncode == 2
+    assert 'Did you mean "heart"?' in said(ended.stderr)
 
 
 def test_job_file_is_the_federation_to_the_last_bit(shown: tuple[Path, str]) -> None:

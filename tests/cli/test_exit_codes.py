@@ -50,7 +50,7 @@ def test_error_is_one_message_a_page_and_the_code_of_its_kind(
     assert ended.stdout == ""
     assert ended.stderr.startswith("Error: ")
     assert words in ended.stderr
-    assert ended.stderr.endswith(f"See docs/exit-codes/{code}.md.\n")
+    assert ended.stderr.endswith(f"Exit code {code}: the documentation has a page on each.\n")
 
 
 def test_error_has_no_traceback(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from fedpact.data.datasets import DATASETS
 from fedpact.engine.stop import STOP_RULES
 from fedpact.learn import MODELS
 from fedpact.learn.metrics import LARGER_IS_BETTER
-from tests.cli.terminal import call, process
+from tests.cli.terminal import call, process, said
 
 KINDS = {
     "algorithms": ALGORITHMS,
@@ -76,6 +76,14 @@ def test_show_names_the_nearest_part() -> None:
     ended = call("show", "Standardise")
     assert ended.exit_code == 3
     assert 'Did you mean "Standardize"?' in ended.stderr
+
+
+def test_list_names_the_nearest_kind() -> None:
+    ended = call("list", "algos")
+    assert ended.exit_code == 2
+    assert '"algos" is none of algorithms, datasets' in said(ended.stderr)
+    assert 'Did you mean "algorithms"?' in said(ended.stderr)
+    assert "Value error" not in ended.stderr
 
 
 def test_models_are_listed_without_the_libraries_that_they_need(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import fedpact as fp
 from fedpact.engine.result import Result
 from tests.cli.terminal import call, process
 
@@ -90,6 +91,49 @@ def test_what_is_not_there_is_named(
     ended = call("predict", places.get(model, tmp_path / model), places.get(rows, tmp_path / rows))
     assert ended.exit_code == code
     assert model in ended.stderr or rows in ended.stderr
+
+
+def test_empty_file_is_named(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    ended = call("predict", finished, tmp_path / "empty.csv")
+    assert ended.exit_code == 4
+    assert ended.stderr.startswith("Error: The table to predict has no rows: ")
+    assert "empty.csv" in ended.stderr
+
+
+NUMBERS = "a,y\n" + "\n".join(f"{i % 3},{i % 3}.5" for i in range(12)) + "\n"
+
+
+def test_probabilities_of_a_regression_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(NUMBERS)
+    clients = fp.clients({"a": tmp_path / "a.csv"}, label="y")
+    fp.train(fp.models.Linear(), clients, rounds=1, folder=tmp_path / "run")
+    ended = call("predict", tmp_path / "run", tmp_path / "a.csv", "--proba")
+    assert ended.exit_code == 3
+    assert "leave out --proba" in ended.stderr
+
+
+def test_torch_module_that_fails_on_the_rows_ends_with_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "tabled.py").write_text(
+        "import torch\n"
+        "class Tabled(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.values = torch.nn.Embedding(3, 1)\n"
+        "    def forward(self, x):\n"
+        "        return self.values(x[:, 0].long())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a.csv").write_text(NUMBERS)
+    clients = fp.clients({"a": tmp_path / "a.csv"}, label="y")
+    fp.train(fp.models.Torch("tabled:Tabled"), clients, rounds=1, folder=tmp_path / "run")
+    (tmp_path / "new.csv").write_text("a\n7\n")
+    ended = call("predict", tmp_path / "run", tmp_path / "new.csv")
+    assert ended.exit_code == 8
+    assert "the module fails on 1 row" in ended.stderr
 
 
 def test_out_of_another_kind_is_refused(finished: Path, patients: Path, tmp_path: Path) -> None:

@@ -187,13 +187,13 @@ def test_round_below_the_quorum_ends_the_run_with_every_reason(quorum: Any, need
 def test_run_that_lost_its_quorum_is_resumed_when_the_clients_are_back(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = train(two_classes(), quorum=4, **settings)
+    whole = train(two_classes(), quorum=4, folder=tmp_path / "whole", **settings)
     population = Clients(two_classes())
     actions = after(round3=lambda: population.away.add("c"))
     with pytest.raises(QuorumError, match="round 4: 3 of 4 clients answered, 4 are needed"):
-        train(population, quorum=4, folder=tmp_path, on_round=actions, **settings)
+        train(population, quorum=4, folder=tmp_path / "lost", on_round=actions, **settings)
     population.away.clear()
-    resumed = train(population, quorum=4, folder=tmp_path, resume=True, **settings)
+    resumed = train(population, quorum=4, folder=tmp_path / "lost", resume=True, **settings)
     assert same_bits(outcome(resumed), outcome(whole))
 
 

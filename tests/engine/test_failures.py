@@ -1,8 +1,12 @@
 """Whoever is not in a result is named there, whatever it failed at."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 import fedpact as fp
+from fedpact.engine import evaluation
 
 CLIENTS = fp.datasets.breast_cancer()
 HARBOUR = "Harbour Screening Clinic"
@@ -50,3 +54,54 @@ def test_a_client_that_fails_while_it_evaluates_is_named() -> None:
     ]
     assert result.evaluation is not None
     assert HARBOUR not in result.evaluation.clients
+
+
+class Half(Unreachable):
+    """The four hospitals, of which the first two alone can be reached to evaluate."""
+
+    judging = False
+
+    def load(self, id: str) -> fp.ClientData:
+        if self.judging and id in CLIENTS.ids[2:]:
+            raise ConnectionError("no route to host")
+        return self._population.load(id)
+
+
+@pytest.mark.parametrize(("quorum", "judged"), [(0.5, True), (0.75, False), (1, True)])
+def test_a_round_that_too_few_could_judge_has_no_metrics_and_stops_nothing(
+    quorum: float, judged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = Half(0)
+    real = evaluation.hold_round
+
+    def judging(*args: Any) -> Any:
+        clients.judging = True
+        try:
+            return real(*args)
+        finally:
+            clients.judging = False
+
+    monkeypatch.setattr(evaluation, "hold_round", judging)
+    result = fp.train(
+        fp.models.Logistic(),
+        clients,
+        preprocess=[fp.Standardize()],
+        rounds=2,
+        quorum=quorum,
+        stop=fp.Target("accuracy", 0.0),
+    )
+    assert len(result.history) == (1 if judged else 2)
+    assert ("accuracy" in result.history) == judged
+    assert set(result.failures["client"]) == set(CLIENTS.ids[2:])
+
+
+def test_a_client_whose_size_cannot_be_told_is_a_failure_of_its_own() -> None:
+    class Sizeless(Unreachable):
+        def size(self, id: str) -> int:
+            if id == HARBOUR:
+                raise OSError("registry is down")
+            return super().size(id)
+
+    result = fp.train(fp.models.Logistic(), Sizeless(0), preprocess=[fp.Standardize()], rounds=1)
+    assert result.history["clients"].tolist() == [3]
+    assert ("OSError: registry is down" in set(result.failures["reason"])) is True

@@ -99,9 +99,8 @@ def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
         "timeout_s": 9.0,
         "update_range": 8.0,
         "initial_sha256": "a" * 64,
-        "data": {"name": "heart"},
     }
-    may_change = {"name", "rounds", "stop", "evaluate_every", "initial"}
+    may_change = {"name", "data", "rounds", "stop", "evaluate_every", "initial"}
     assert others.keys() | may_change == fp.Job.model_fields.keys()
     for name, value in others.items():
         with pytest.raises(
@@ -157,3 +156,13 @@ def test_two_processes_cannot_hold_one_folder(tmp_path: Path) -> None:
         opened(tmp_path, JOB, resume=False)
     other.communicate()
     assert opened(tmp_path, JOB, resume=False).path == tmp_path
+
+
+def test_what_is_read_may_not_change_where_both_jobs_say_it(tmp_path: Path) -> None:
+    opened(tmp_path, changed(data={"label": "ill"}), resume=False).begin(
+        changed(data={"label": "ill"}), preparation()
+    )
+    with pytest.raises(CheckpointError, match="data.label was .*ill.* and is .*hiv.* now"):
+        opened(tmp_path, changed(data={"label": "hiv"}), resume=True)
+    silent = opened(tmp_path, JOB, resume=True).continued(JOB)
+    assert silent.lineage == changed(data={"label": "ill"}).lineage

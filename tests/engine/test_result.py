@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 import fedpact as fp
-from fedpact.core.errors import DataError, FedpactError, ModelError
+from fedpact.core.errors import CheckpointError, DataError, FedpactError, ModelError
 from fedpact.store.modelfile import load_model, save_model
 from tests.engine.runs import as_tables, contents, outcome, same_bits, two_classes
 
@@ -241,6 +241,65 @@ def test_saved_model_is_evaluated_as_the_result_was(result: fp.Result, tmp_path:
     for model in (result, result.fitted, tmp_path / "model.safetensors", str(tmp_path)):
         assert fp.evaluate(model, people()).to_json() == expected
     assert fp.Result.load(tmp_path).evaluate(people()).to_json() == expected
+
+
+def test_kept_checkpoint_is_the_model_of_its_round(tmp_path: Path) -> None:
+    keep = fp.Keep(last=1, best="log_loss", each=2)
+    whole = trained(folder=tmp_path, keep=keep, algorithm=fp.SCAFFOLD(lr=0.1))
+    checkpoint = tmp_path / "checkpoints/round-00000002.safetensors"
+    evaluation = fp.evaluate(checkpoint, people())
+    assert evaluation.metrics["log_loss"] == whole.history["log_loss"][2]
+    shorter = trained(rounds=2, algorithm=fp.SCAFFOLD(lr=0.1))
+    loaded = fp.Fitted.load(str(checkpoint))
+    assert loaded.weights == shorter.weights
+    assert loaded.spec == shorter.fitted.spec
+    assert same_bits(loaded.predict_proba(RAW), shorter.predict_proba(RAW))
+
+
+def test_checkpoint_of_a_run_that_was_stopped_becomes_a_model_file(tmp_path: Path) -> None:
+    def stop(record: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(folder=tmp_path / "run", on_round=stop)
+    loaded = fp.Fitted.load(tmp_path / "run/checkpoints/round-00000001.safetensors")
+    loaded.save(tmp_path / "model.safetensors")
+    again = trained(rounds=2, initial=tmp_path / "model.safetensors")
+    assert fp.Fitted.load(tmp_path / "model.safetensors").weights == loaded.weights == trained(rounds=1).weights
+    assert again.weights != loaded.weights
+
+
+def test_checkpoint_of_a_module_given_in_python_needs_the_module_with_its_frozen_values(
+    tmp_path: Path,
+) -> None:
+    torch = pytest.importorskip("torch")
+
+    def network(seed: int) -> Any:
+        torch.manual_seed(seed)
+        module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        module[0].requires_grad_(False)
+        return module
+
+    whole = fp.train(network(0), two_classes(), rounds=1, folder=tmp_path)
+    checkpoint = tmp_path / "checkpoints/round-00000001.safetensors"
+    x = two_classes()[0].test.x
+    assert same_bits(fp.Fitted.load(checkpoint, network(0)).predict_proba(x), whole.predict_proba(x))
+    with pytest.raises(ModelError, match="give a module of the same architecture"):
+        fp.Fitted.load(checkpoint)
+    with pytest.raises(ModelError, match="has other frozen parameters than the run"):
+        fp.Fitted.load(checkpoint, network(1))
+
+
+def test_checkpoint_without_its_run_or_damaged_is_no_model(tmp_path: Path) -> None:
+    trained(folder=tmp_path / "run")
+    name = "round-00000003.safetensors"
+    data = (tmp_path / "run/checkpoints" / name).read_bytes()
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match="no job.json. Read it where its run saved it"):
+        fp.Fitted.load(tmp_path / name)
+    (tmp_path / "run/checkpoints" / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="is corrupt"):
+        fp.Fitted.load(tmp_path / "run/checkpoints" / name)
 
 
 def test_evaluation_needs_rows_held_aside(result: fp.Result) -> None:

@@ -364,7 +364,7 @@ def test_clients_without_test_rows_are_trained_on_and_the_run_has_no_evaluation(
     assert "accuracy" not in result.history
 
 
-def test_metric_that_nobody_can_measure_is_no_reason_to_wait() -> None:
+def test_metric_that_nobody_can_measure_is_no_reason_to_wait(tmp_path: Path) -> None:
     clients = [fp.ClientData(c.id, c.train) for c in two_classes()]
     with pytest.raises(
         ConfigError, match="accuracy is looked at after every round, but no client holds rows aside"
@@ -373,9 +373,13 @@ def test_metric_that_nobody_can_measure_is_no_reason_to_wait() -> None:
     with pytest.raises(
         ConfigError, match="log_loss is looked at after every round, but no client holds rows"
     ):
-        train(clients, keep=fp.Keep(best="log_loss"))
+        train(clients, keep=fp.Keep(best="log_loss"), folder=tmp_path)
     with pytest.raises(ConfigError, match="accuracy is looked at after every round, but evaluate_every=0"):
         train(stop=fp.NoImprovement("accuracy"), evaluate_every=0)
+    with pytest.raises(ConfigError, match="evaluate_every=5 evaluates after the last one only; .* between 1 and 4"):
+        train(stop=fp.NoImprovement("accuracy"), evaluate_every=5)
+    with pytest.raises(ConfigError, match="nowhere to keep checkpoints"):
+        train(keep=fp.Keep(last=1))
     with pytest.raises(ConfigError, match='"rmse" is not a metric of a binary evaluation'):
         train(stop=fp.Target("rmse", 0.1))
     assert len(train(clients, stop=fp.Target("train_loss", 1e-9)).history) == 4

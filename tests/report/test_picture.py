@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from fedpact.core.errors import ConfigError, DependencyError
+from fedpact.engine import words
 from fedpact.engine.picture import draw_history
 from tests.report.runs import clients, trained
 
@@ -35,9 +36,19 @@ def test_regression_shows_its_rmse() -> None:
 
 def test_axes_are_labelled_and_lines_named() -> None:
     loss, accuracy = trained("binary").plot().axes
-    assert (loss.get_xlabel(), loss.get_ylabel()) == ("round", "loss")
+    assert (loss.get_xlabel(), loss.get_ylabel()) == ("round", "training loss")
     assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == ("round", "accuracy")
     assert {text.get_text() for text in accuracy.texts} == {"all rows", "mean of clients", "worst client"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [("ece", "Calibration error"), ("brier", "Brier score"), ("f1_weighted", "Weighted F1")],
+)
+def test_metric_is_called_what_the_report_calls_it(metric: str, name: str) -> None:
+    assert words.capital(words.label(metric)) == name
+    figure = draw_history(pd.DataFrame({metric: [0.5], f"{metric}_mean": [0.5]}, index=[1]), metric)
+    assert figure.axes[0].get_title(loc="left") == f"{name} on held-out rows"
 
 
 def test_run_without_held_out_rows_shows_its_loss_alone() -> None:

@@ -40,7 +40,7 @@ def save_for_ever():
     round = checkpoints.rounds()[-1] if checkpoints.rounds() else 0
     while True:
         round += 1
-        checkpoints.save(round, content(round), job="j" * 64, job_json="{}", score=-round)
+        checkpoints.save(round, content(round), job="j" * 64, score=-round)
 
 def leftovers():
     return sum(name.endswith(".tmp") for name in os.listdir(folder))
@@ -48,7 +48,7 @@ def leftovers():
 killed_while_writing, rounds = 0, []
 start = time.perf_counter()
 for round in range(3):
-    Checkpoints(folder).save(round, content(round), job="j" * 64, job_json="{}")
+    Checkpoints(folder).save(round, content(round), job="j" * 64)
 pace_s = (time.perf_counter() - start) / 3
 for _ in range(kills):
     writer = os.fork()
@@ -99,7 +99,7 @@ def saved(
 ) -> Path:
     checkpoints = Checkpoints(folder, **keep)
     for round in rounds:
-        path = checkpoints.save(round, content(round), job=JOB, job_json="{}", score=score(round))
+        path = checkpoints.save(round, content(round), job=JOB, score=score(round))
     return path
 
 
@@ -122,10 +122,10 @@ def test_earlier_checkpoint_is_loaded_by_its_path(tmp_path: Path) -> None:
 
 
 def test_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
-    path = Checkpoints(tmp_path).save(7, content(7), job=JOB, job_json='{"seed":7}', score=0.9)
+    path = Checkpoints(tmp_path).save(7, content(7), job=JOB, score=0.9, scored_by="auc")
     info = read_info(path)
     assert path.name == "round-00000007.safetensors"
-    assert (info.round, info.job, info.job_json, info.score) == (7, JOB, '{"seed":7}', 0.9)
+    assert (info.round, info.job, info.score, info.scored_by) == (7, JOB, 0.9, "auc")
 
 
 def test_same_state_is_the_same_bytes(tmp_path: Path) -> None:
@@ -168,6 +168,14 @@ def test_best_one_is_still_known_after_a_restart(tmp_path: Path) -> None:
     saved(tmp_path, range(1, 4), lambda round: -round, keep_last=1)
     saved(tmp_path, range(4, 6), lambda round: -round, keep_last=1)
     assert Checkpoints(tmp_path).rounds() == [1, 5]
+
+
+def test_best_one_is_chosen_among_those_that_measure_what_the_newest_score_does(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=1)
+    scores = [(0.9, "auc"), (-0.3, "log_loss"), (-0.2, "log_loss"), (-0.4, "log_loss"), (None, None)]
+    for round, (score, name) in enumerate(scores, start=1):
+        checkpoints.save(round, content(round), job=JOB, score=score, scored_by=name)
+    assert checkpoints.rounds() == [3, 5]
 
 
 def test_nothing_else_in_the_folder_is_deleted(tmp_path: Path) -> None:
@@ -222,7 +230,7 @@ def test_longer_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_other_spelling_of_the_same_header_is_refused(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for spaces in range(8):
-        path = checkpoints.save(1, content(), job=JOB, job_json=" " * spaces)
+        path = checkpoints.save(1, content(), job=JOB, scored_by=" " * spaces)
         data = path.read_bytes()
         end = 8 + int.from_bytes(data[:8], "little")
         if data[end - 1 : end] == b" ":
@@ -267,19 +275,16 @@ def test_folder_of_another_job_is_not_written_to(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=f"holds checkpoints of another job: {'a' * 12}, not {'b' * 12}"
     ):
-        Checkpoints(tmp_path).save(1, content(), job=OTHER, job_json="{}")
+        Checkpoints(tmp_path).save(1, content(), job=OTHER)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
 
 
-def test_round_before_the_latest_is_not_saved_until_the_later_ones_are_removed(tmp_path: Path) -> None:
+def test_round_before_the_latest_is_not_saved(tmp_path: Path) -> None:
     saved(tmp_path, range(1, 6), keep_last=5)
     checkpoints = Checkpoints(tmp_path, keep_last=5)
     with pytest.raises(CheckpointError, match="holds round 5 already, so round 3 is not saved"):
-        checkpoints.save(3, content(), job=JOB, job_json="{}")
+        checkpoints.save(3, content(), job=JOB)
     assert checkpoints.rounds() == [1, 2, 3, 4, 5]
-    checkpoints.remove_after(2)
-    checkpoints.save(3, content(), job=JOB, job_json="{}")
-    assert checkpoints.rounds() == [1, 2, 3]
 
 
 def test_checkpoint_of_a_newer_format_is_refused(tmp_path: Path) -> None:
@@ -311,7 +316,7 @@ def test_checkpoint_of_another_model_is_refused_with_the_path_of_what_differs(tm
 def test_content_that_cannot_be_saved_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     saved(tmp_path, range(1, 2))
     with pytest.raises(CheckpointError, match=r"clients.lyon: a set cannot be saved"):
-        Checkpoints(tmp_path).save(2, {"clients": {"lyon": {1}}}, job=JOB, job_json="{}")
+        Checkpoints(tmp_path).save(2, {"clients": {"lyon": {1}}}, job=JOB)
     assert [path.name for path in tmp_path.iterdir()] == ["round-00000001.safetensors"]
 
 
@@ -320,7 +325,7 @@ def test_file_in_the_place_of_the_folder_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         FedpactError, match=r"there is a file where its folder should be; choose another folder"
     ):
-        Checkpoints(tmp_path / "run").save(1, content(), job=JOB, job_json="{}")
+        Checkpoints(tmp_path / "run").save(1, content(), job=JOB)
 
 
 def test_killed_at_any_moment_the_folder_holds_a_whole_latest_checkpoint(tmp_path: Path) -> None:

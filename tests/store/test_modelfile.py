@@ -390,7 +390,7 @@ def test_parameter_that_is_not_finite_is_refused_and_a_buffer_is_not(path: Path,
 
 
 def test_checkpoint_is_not_taken_for_a_model_file(tmp_path: Path) -> None:
-    saved = Checkpoints(tmp_path).save(1, {"model": one("float32", 1)}, job="a" * 64, job_json="{}")
+    saved = Checkpoints(tmp_path).save(1, {"model": one("float32", 1)}, job="a" * 64)
     with pytest.raises(ModelError, match="is a checkpoint: resume from it, or name a model file"):
         read_weights(saved, one("float32", 1).layout)
 

@@ -26,7 +26,10 @@ class Commands(TyperGroup):
 
             if not isinstance(error, FedpactError) or os.environ.get("FEDPACT_DEBUG") == "1":
                 raise
-            typer.echo(f"Error: {error}\nSee docs/exit-codes/{error.exit_code}.md.", err=True)
+            typer.echo(
+                f"Error: {error}\nExit code {error.exit_code}: the documentation has a page on each.",
+                err=True,
+            )
             raise typer.Exit(error.exit_code) from None
 
 

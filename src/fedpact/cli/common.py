@@ -3,8 +3,9 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,19 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Itera
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def one_of(options: type[StrEnum]) -> Callable[[str], StrEnum]:
+    """Return what reads one of these options; of another word it says which is the nearest."""
+
+    def read(text: str) -> StrEnum:
+        if text in list(options):
+            return options(text)
+        from fedpact.core.errors import suggest
+
+        raise typer.BadParameter(f'"{text}" is none of {", ".join(options)}.{suggest(text, options)}')
+
+    return read
 
 
 def plain(data: Any) -> Any:

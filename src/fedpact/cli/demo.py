@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedpact.cli.common import AsJson, Output, grid
+from fedpact.cli.common import AsJson, Output, grid, one_of
 from fedpact.engine.progress import console
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ class Data(StrEnum):
 
 def demo(
     data: Annotated[
-        Data, typer.Option(help="Diagnosis of breast cancer, or of heart disease.")
+        Data,
+        typer.Option(
+            parser=one_of(Data),
+            metavar="|".join(Data),
+            help="Diagnosis of breast cancer, or of heart disease.",
+        ),
     ] = Data.breast_cancer,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the federation.")] = 20,
     seed: Annotated[int, typer.Option(help="Of every random choice; repetition n has SEED + n.")] = 0,
@@ -54,7 +59,7 @@ def demo(
     output.result({**comparison.to_json(), "files": {name: str(path) for name, path in files.items()}})
     _show(output, comparison)
     if files:
-        _show_next(output, files, out)
+        _show_next(output, files)
 
 
 class _Trainings:
@@ -184,10 +189,10 @@ def _draw(comparison: "Comparison", path: Path) -> None:
     write_atomically(path, picture.getvalue())
 
 
-def _show_next(output: Output, files: dict[str, Path], out: Path) -> None:
+def _show_next(output: Output, files: dict[str, Path]) -> None:
     picture = f" and {files['picture']}" if "picture" in files else ""
     commands = {
-        "The same federation, from a file": ["run", str(files["job"]), "--folder", str(out / "run")],
+        "The same federation, from a file": ["run", str(files["job"])],
         "Its model, on new patients": ["predict", str(files["run"]), str(files["rows"]), "--proba"],
         "What else there is": ["list", "algorithms"],
     }

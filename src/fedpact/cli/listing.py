@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedpact.cli.common import AsJson, Output, grid
+from fedpact.cli.common import AsJson, Output, grid, one_of
 
 if TYPE_CHECKING:
     from fedpact.core.registry import Registry
@@ -50,7 +50,10 @@ class Part:
 
 def list_parts(
     kind: Annotated[
-        Kind, typer.Argument(metavar="KIND", help=f"One of {', '.join(Kind)}.", show_default=False)
+        Kind,
+        typer.Argument(
+            parser=one_of(Kind), metavar="KIND", help=f"One of {', '.join(Kind)}.", show_default=False
+        ),
     ],
     verbose: Annotated[bool, typer.Option("--verbose", help="With each one's settings.")] = False,
     as_json: AsJson = False,

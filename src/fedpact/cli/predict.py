@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 def predict(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="A run's folder, or a model.safetensors.", show_default=False),
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's folder, a model.safetensors, or a checkpoint of a run.",
+            show_default=False,
+        ),
     ],
     data: Annotated[
         Path,
@@ -46,7 +50,7 @@ def predict(
     if model.is_dir():
         check_finished(model)
     fitted = Fitted.load(model / "model.safetensors" if model.is_dir() else model)
-    rows = read_table("The rows to predict", data)
+    rows = read_table("The table to predict", data)
     answers = _answers(fitted, rows, proba, with_input)
     output = Output(as_json)
     summary: dict[str, Any] = {"rows": len(rows), "classes": list(fitted.preparation.labels.classes)}
@@ -65,6 +69,8 @@ def _answers(fitted: "Fitted", rows: "pd.DataFrame", proba: bool, with_input: bo
 
     from fedpact.core.errors import ConfigError
 
+    if proba and fitted.preparation.labels.kind == "regression":
+        raise ConfigError("a regression has no class probabilities; leave out --proba.")
     columns: dict[str, Any] = {"row": range(1, len(rows) + 1), "prediction": fitted.predict(rows)}
     if proba:
         shares = fitted.predict_proba(rows)

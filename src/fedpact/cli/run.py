@@ -82,7 +82,7 @@ def _default_folder(job: "Job", resume: bool) -> Path:
     begun = sorted(Path("runs").glob("*/job.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in (path.parent for path in begun):
         before = _job_in(folder)
-        if before is not None and (before.lineage, before.data) == (job.lineage, job.data):
+        if before and (before.name, before.lineage, before.data) == (job.name, job.lineage, job.data):
             return folder
     return own
 

@@ -6,14 +6,13 @@ from fedpact.cli.common import grid
 from fedpact.engine import words
 from fedpact.engine.evaluation import Evaluation
 from fedpact.engine.result import Result
-from fedpact.learn.metrics import LARGER_IS_BETTER
+from fedpact.report.clients import ClientTable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _MOST_CLIENTS = 20
 _MOST_FAILURES = 10
-_OF_EACH_CLIENT = ("accuracy", "auc", "log_loss", "rmse", "r2")
 
 
 def metric_table(evaluation: Evaluation) -> "Table":
@@ -35,36 +34,8 @@ def metric_table(evaluation: Evaluation) -> "Table":
 
 def client_table(result: Result) -> tuple["Table", str]:
     """Return what each client did and how well it is served; of many, those served worst; and a note on that."""
-    clients, note = result.clients, ""
-    shown = [name for name in _OF_EACH_CLIENT if name in clients.columns and clients[name].notna().any()]
-    if len(clients) > _MOST_CLIENTS:
-        which = "first"
-        if shown:
-            clients = clients.sort_values(shown[0], ascending=LARGER_IS_BETTER[shown[0]])
-            which = "worst served"
-        note = f"The {_MOST_CLIENTS} {which} of {len(clients):,} clients; clients.csv has all of them."
-        clients = clients.head(_MOST_CLIENTS)
-    rows = [
-        [
-            str(id),
-            *(words.number(row[name]) for name in ("train_rows", "test_rows", "rounds", "failures")),
-            words.duration(row["seconds"]),
-            words.size(row["upload_bytes"]),
-            *(words.score(name, row[name]) for name in shown),
-        ]
-        for id, row in clients.iterrows()
-    ]
-    head = [
-        "client",
-        "training rows",
-        "held out",
-        "rounds",
-        "failures",
-        "time",
-        "sent",
-        *map(words.label, shown),
-    ]
-    return grid(head, rows), note
+    table = ClientTable.of(result, _MOST_CLIENTS)
+    return grid(table.head, table.rows()), table.note
 
 
 def failure_table(result: Result) -> tuple["Table", str]:

@@ -1,6 +1,6 @@
 """Every error that Fedpact raises for a user, and the exit code that the command line gives it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -51,9 +51,18 @@ class ClientError(FedpactError):
 
 
 class QuorumError(FedpactError):
-    """A round with fewer answers than the job's quorum."""
+    """A round with fewer answers than the job's quorum.
+
+    Args:
+        message: the sentence.
+        failures: client → why it did not answer.
+    """
 
     exit_code = 9
+
+    def __init__(self, message: str, failures: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failures = dict(failures or {})
 
 
 class CheckpointError(FedpactError):

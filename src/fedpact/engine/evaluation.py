@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import DataError
+from fedpact.core.errors import DataError, QuorumError
 from fedpact.core.messages import Aggregate, Everyone, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
@@ -134,24 +134,20 @@ def evaluate_clients(
     population: Population,
     round: int,
     seed: Seed,
+    quorum: int | float = 1,
 ) -> Evaluation | None:
     """Evaluate a model at every client that holds rows aside; None if none does.
 
-    Clients that fail are recorded and left out.
+    Clients that fail are recorded and left out. With fewer answers than the quorum, a number or a share of all
+    clients, there are no metrics: those of whoever is left are not the federation's.
     """
     algorithm = Evaluate(weights)
-    outcome = hold_round(
-        engine,
-        algorithm,
-        model,
-        algorithm.task(None),
-        population,
-        {},
-        Channel((), algorithm),
-        Rules(),
-        round,
-        seed,
-    )
+    channel, rules = Channel((), algorithm), Rules(quorum=quorum)
+    task = algorithm.task(None)
+    try:
+        outcome = hold_round(engine, algorithm, model, task, population, {}, channel, rules, round, seed)
+    except QuorumError as error:
+        return Evaluation({}, {}, {}, {}, error.failures)
     answers = {id: answer for id, answer in outcome.aggregate.answers.items() if answer is not None}
     if not answers and not outcome.failures:
         return None

@@ -45,12 +45,12 @@ class RunFolder:
             yield None
             return
         folder = cls(Path(path))
-        folder._check(job, resume)
         try:
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot("write", folder.checkpoints, error) from error
         with locked(folder.path):
+            folder._check(job, resume)
             remove_leftovers(folder.path)
             yield folder
 
@@ -70,10 +70,18 @@ class RunFolder:
             raise ConfigError(f'"{self.path}" holds a result already: choose another folder.')
 
     def continued(self, job: Job) -> Job:
-        """Return the job with what a run that has begun needs no more: the digest of a model file that is gone."""
-        if self.begun and job.initial and job.initial_sha256 is None:
-            return job.model_copy(update={"initial_sha256": self.read_job().initial_sha256})
-        return job
+        """Return the job with what a run that has begun knows better.
+
+        That is what is read, where it is known to one of the two alone (a list of clients does not say), and
+        the digest of a model file that is gone and no longer needed.
+        """
+        if not self.begun:
+            return job
+        before = self.read_job()
+        known: dict[str, Any] = {} if before.reading and job.reading else {"data": before.data}
+        if job.initial and job.initial_sha256 is None:
+            known["initial_sha256"] = before.initial_sha256
+        return job.model_copy(update=known)
 
     @property
     def begun(self) -> bool:
@@ -129,7 +137,7 @@ def _what_must_be_alike(before: Job, now: Job) -> tuple[dict[str, Any], dict[str
     a, b = (job.model_dump(mode="json", exclude=may_change) for job in (before, now))
     if not (before.names_rows and now.names_rows):
         # Clients given in Python are in no place that could be compared.
-        a["data"], b["data"] = before.reading, now.reading
+        a["data"], b["data"] = (before.reading, now.reading) if before.reading and now.reading else ({}, {})
     return a, b
 
 

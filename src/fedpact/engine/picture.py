@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fedpact.core.errors import ConfigError, DependencyError, suggest
+from fedpact.engine import words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +42,6 @@ _STYLE: dict[Any, Any] = {
     "savefig.facecolor": "white",
     "savefig.dpi": 160.0,
 }
-_MAIN = ("accuracy", "rmse")
-_ABBREVIATIONS = {"auc", "ece", "f1", "mae", "mcc", "mse", "r2", "rmse"}
 
 
 @contextmanager
@@ -89,7 +88,7 @@ def draw_history(history: "pd.DataFrame", metric: str | None = None) -> "Figure"
 def _chosen(history: "pd.DataFrame", metric: str | None) -> str | None:
     present = [str(name) for name in history.columns if f"{name}_mean" in history.columns]
     if metric is None:
-        return next((name for name in _MAIN if name in present), None)
+        return words.main_metric(present)
     if "train_loss" in history.columns:
         present.append("train_loss")
     if metric not in present:
@@ -103,12 +102,10 @@ def _chosen(history: "pd.DataFrame", metric: str | None) -> str | None:
 def _draw_panel(axes: "Axes", history: "pd.DataFrame", name: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    words = name.upper() if name in _ABBREVIATIONS else name.replace("_", " ")
-    axes.set_title(
-        "Training loss" if name == "train_loss" else f"{words[:1].upper()}{words[1:]} on held-out rows"
-    )
+    label = words.label(name)
+    axes.set_title(words.capital(label if name == "train_loss" else f"{label} on held-out rows"))
     axes.set_xlabel("round")
-    axes.set_ylabel("loss" if name == "train_loss" else words)
+    axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     lines = {
         name: (BLUE, "all rows"),
@@ -117,14 +114,14 @@ def _draw_panel(axes: "Axes", history: "pd.DataFrame", name: str) -> None:
     }
     present = {column: look for column, look in lines.items() if column in history.columns}
     ends = []
-    for column, (colour, words) in present.items():
+    for column, (colour, line) in present.items():
         values = history[column].dropna()
         marker = "o" if len(values) == 1 else ""
         axes.plot(
             values.index, values, color=colour, marker=marker, markersize=5, zorder=3 if column == name else 2
         )
         if len(present) > 1 and len(values):
-            ends.append((float(values.iloc[-1]), float(values.index[-1]), colour, words))
+            ends.append((float(values.iloc[-1]), float(values.index[-1]), colour, line))
     _name_lines(axes, ends)
 
 
@@ -136,9 +133,9 @@ def _name_lines(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None
     places = [value for value, *_ in ends]
     for lower, upper in pairwise(range(len(places))):
         places[upper] = max(places[upper], places[lower] + gap)
-    for place, (value, x, colour, words) in zip(places, ends, strict=True):
+    for place, (value, x, colour, line) in zip(places, ends, strict=True):
         axes.annotate(
-            words,
+            line,
             (x, value),
             xytext=(7, (place - value) / (high - low) * axes.bbox.height * 72 / axes.figure.dpi),
             textcoords="offset points",

@@ -1,7 +1,7 @@
 """Who there is to ask: a population of clients, which may change from round to round."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from fedpact.core.errors import ConfigError, DataError, suggest
 from fedpact.core.rows import ClientData
@@ -32,6 +32,7 @@ class InMemory:
     """
 
     def __init__(self, clients: Iterable[ClientData]) -> None:
+        self.reads: Mapping[str, Any] = getattr(clients, "reads", {})
         self._clients: dict[str, ClientData] = {}
         for client in clients:
             self.join(client)
@@ -77,7 +78,9 @@ class InMemory:
 
 
 class Prepared:
-    """A population whose rows are prepared when a client is first asked, and kept so.
+    """A population whose rows are prepared when a client is asked.
+
+    Where the population itself is in memory, so are its prepared rows, for the next time.
 
     Args:
         population: the clients with their raw rows.
@@ -96,6 +99,8 @@ class Prepared:
     def load(self, id: str) -> ClientData:
         """Return a client's prepared rows."""
         raw = self._population.load(id)
+        if not isinstance(self._population, InMemory):
+            return self._prepare(raw)
         if id not in self._prepared or self._prepared[id][0] is not raw:
             self._prepared[id] = (raw, self._prepare(raw))
         return self._prepared[id][1]

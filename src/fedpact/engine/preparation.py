@@ -1,7 +1,7 @@
 """From a client's raw rows to what a model reads: agreed on and fitted over all clients, applied at each alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,13 @@ class Preparation:
         labels: the kind and classes of the labels.
         shape: the shape of one example.
         pipeline: what prepares the rows of a table; None for arrays that are read as they are.
+        failures: client → why its rows had no part in the preparation.
     """
 
     labels: Labels
     shape: tuple[int, ...]
     pipeline: Pipeline | None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def schema(self) -> Schema:
@@ -87,13 +89,15 @@ class Preparation:
             "classes": list(self.labels.classes),
             "shape": list(self.shape),
             "pipeline": None if self.pipeline is None else self.pipeline.to_json(),
+            "failures": dict(self.failures),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Preparation":
         """Return the preparation that `to_json` wrote down."""
         pipeline = None if data["pipeline"] is None else Pipeline.from_json(data["pipeline"])
-        return cls(Labels(data["kind"], tuple(data["classes"])), tuple(data["shape"]), pipeline)
+        labels = Labels(data["kind"], tuple(data["classes"]))
+        return cls(labels, tuple(data["shape"]), pipeline, dict(data["failures"]))
 
     def _rows(self, rows: Rows, dtype: str) -> Rows:
         labels = self.labels.encode(labels_of(rows))
@@ -120,7 +124,6 @@ def prepare(
     engine: InProcess,
     rules: Rules,
     seed: Seed,
-    failures: dict[str, str] | None = None,
 ) -> Preparation:
     """Agree on labels and columns, and fit each step on what the steps before it make of the training rows.
 
@@ -131,12 +134,12 @@ def prepare(
         engine: who runs the clients.
         rules: how many must answer.
         seed: the job's.
-        failures: where to note client → why its rows are not in the preparation.
 
     Raises:
         DataError: a client's rows cannot be used, or clients do not agree; each is named.
         ConfigError: a step does not fit the columns.
     """
+    failures: dict[str, str] = {}
 
     def ask(algorithm: Any) -> Any:
         stream = seed.child(type(algorithm).__name__)
@@ -144,7 +147,7 @@ def prepare(
 
     agreement = ask(AgreeOnRows(getattr(model, "kind", None)))
     if agreement.shape is not None and not steps:
-        return Preparation(agreement.labels, agreement.shape, None)
+        return Preparation(agreement.labels, agreement.shape, None, failures)
     if agreement.shape is not None and len(agreement.shape) != 1:
         raise ConfigError(
             f"preprocess prepares tables, but these examples are arrays of shape {agreement.shape}; "
@@ -152,4 +155,4 @@ def prepare(
         )
     fitting = FitPipeline(tuple(steps))
     pipeline = fitting.fitted(ask(fitting))
-    return Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline)
+    return Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures)

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, DataError, ModelError
+from fedpact.algorithms import ALGORITHMS
+from fedpact.core.errors import CheckpointError, ConfigError, DataError, ModelError, QuorumError
 from fedpact.core.job import Job
 from fedpact.core.registry import Spec
 from fedpact.core.rows import ClientData
@@ -17,11 +18,13 @@ from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
 from fedpact.data.tables import read_table
 from fedpact.engine.evaluation import Evaluation, evaluate_clients
+from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
-from fedpact.engine.models import read_model_weights, rebuild_model
+from fedpact.engine.models import describe_model, read_model_weights, rebuild_model
 from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import Preparation
 from fedpact.engine.runner import NO_WORK, Progress
+from fedpact.store.checkpoint import Checkpoints, is_checkpoint
 from fedpact.store.files import cannot, write_atomically
 from fedpact.store.modelfile import read_metadata, save_model
 
@@ -75,7 +78,7 @@ class Result:
         totals = {**dict.fromkeys(present, NO_WORK), **progress.clients}
         clients = {
             id: {
-                "train_rows": population.size(id) if id in present else None,
+                "train_rows": _size(population, id) if id in present else None,
                 "test_rows": evaluation.rows.get(id, 0) if evaluation else 0,
                 **totals[id],
                 **(evaluation.clients.get(id, {}) if evaluation else {}),
@@ -154,6 +157,8 @@ class Result:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot("write", folder, error) from error
+        # It says that a result is whole, so it goes before the first part of another is written.
+        (folder / _RESULT).unlink(missing_ok=True)
         self.fitted.save(folder / _MODEL, self.job)
         for name, table in ((_HISTORY, self.history), (_CLIENTS, self.clients)):
             write_atomically(folder / name, table.to_csv().encode())
@@ -184,6 +189,8 @@ class Result:
             summary = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
             history, clients = (_read_csv(folder / name) for name in (_HISTORY, _CLIENTS))
             evaluation = summary["evaluation"]
+            if read_metadata(folder / _MODEL)["job"] != summary["digest"]:
+                raise ModelError(f'the model in "{folder}" is not that of the result beside it.')
             return cls(
                 Job.of(summary["job"]),
                 Fitted.load(folder / _MODEL, model),
@@ -197,6 +204,14 @@ class Result:
             raise ModelError(f'"{folder}" holds no finished run: "{error.filename}" is missing.') from None
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise ModelError(f'the result in "{folder}" cannot be read: {error}.') from None
+
+
+def _size(population: Population, id: str) -> int | None:
+    """Return a client's number of training rows; None where it cannot be told at the moment."""
+    try:
+        return population.size(id)
+    except Exception:
+        return None
 
 
 @dataclass(frozen=True)
@@ -250,11 +265,15 @@ class Fitted:
 
         Raises:
             DataError: no client holds rows aside.
+            QuorumError: every client that does has failed.
         """
         prepared = Prepared(as_population(clients), self._prepared)
         evaluation = evaluate_clients(InProcess(), self.model, self.weights, prepared, 0, Seed.of(0))
         if evaluation is None:
             raise DataError("no client holds test rows aside, so there is nothing to evaluate on.")
+        if not evaluation.clients:
+            reasons = "; ".join(f"{id}: {why}" for id, why in evaluation.failures.items())
+            raise QuorumError(f"no client could evaluate the model. {reasons}", evaluation.failures)
         return evaluation
 
     def save(self, path: str | Path, job: Job | None = None) -> None:
@@ -273,23 +292,28 @@ class Fitted:
             parts["frozen"] = frozen
         metadata = {
             "model": self.spec,
-            "preparation": self.preparation.to_json(),
+            # Who was not there is the run's affair, not the model's.
+            "preparation": replace(self.preparation, failures={}).to_json(),
             "job": None if job is None else job.digest,
         }
         save_model(path, parts, metadata)
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> "Fitted":
-        """Read a model file.
+        """Read a model file, or the model of a checkpoint.
 
         Args:
-            path: the file, or the folder of a finished run.
+            path: the file; the folder of a finished run; or a checkpoint in the folder of its run, finished or
+                not.
             model: the module of the same architecture, where the model was a torch module given in Python.
 
         Raises:
             ModelError: the file holds no model, or the model given does not fit.
+            CheckpointError: a checkpoint is damaged, in no run's folder, or does not fit the model given.
         """
         path = Path(path) / _MODEL if Path(path).is_dir() else Path(path)
+        if is_checkpoint(path):
+            return cls._of_checkpoint(path, model)
         metadata = read_metadata(path)
         try:
             preparation, spec = Preparation.from_json(metadata["preparation"]), metadata["model"]
@@ -297,6 +321,30 @@ class Fitted:
         except (KeyError, TypeError, ValueError, ConfigError, ModelError) as error:
             raise ModelError(f'the model in "{path}" cannot be built: {error}') from error
         return cls(built, read_model_weights(path, built), preparation, spec)
+
+    @classmethod
+    def _of_checkpoint(cls, path: Path, model: Any) -> "Fitted":
+        folder = RunFolder(path.absolute().parent.parent)
+        if not folder.begun:
+            raise CheckpointError(
+                f'"{path}" is a checkpoint, and "{folder.path}" is no run folder: it has no job.json. Read it where '
+                f"its run saved it, in RUN/checkpoints/{path.name}."
+            )
+        job, preparation = folder.read_job(), folder.read_preparation()
+        try:
+            spec = rebuild_model(job.model, model)
+            built = spec.build(preparation.schema)
+            fresh = ALGORITHMS.build(job.algorithm or {}).init(built, Seed.of(job.seed))
+        except (KeyError, TypeError, ValueError, ConfigError, ModelError) as error:
+            raise ModelError(f'the model in "{path}" cannot be built: {error}') from error
+        # A checkpoint does not hold what is never trained.
+        if describe_model(spec).get("frozen") != job.model.get("frozen"):
+            raise ModelError(
+                f'the module given has other frozen parameters than the run of "{path}"; give one that has the '
+                "values it was started with."
+            )
+        content = Checkpoints(path.parent).load(path, like={"state": fresh}, job=job.lineage)
+        return cls(built, content["state"].model, preparation, job.model)
 
     def _scores(self, rows: Any) -> NDArray[Any]:
         whose = "the rows to predict"
@@ -333,7 +381,7 @@ def evaluate(model: Result | Fitted | str | Path, clients: Population | Iterable
     """Return how good a trained model is on clients' held-out rows.
 
     Args:
-        model: a result, a fitted model, or the path of a model file or of a run's folder.
+        model: a result, a fitted model, or the path of a model file, of a checkpoint or of a run's folder.
         clients: clients with raw rows.
 
     Raises:

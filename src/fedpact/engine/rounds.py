@@ -86,16 +86,17 @@ def hold_round(
     """
     present = population.ids(round)
     ids = choose(task.to, present, rules.cohort, round, seed)
-    weights = {id: population.size(id) if task.weighting == "examples" else 1 for id in ids}
+    weights, failures = _weights(population, ids, task)
     accumulator = Accumulator(task, rules.update_range, sum(weights.values()), len(present))
     context = channel.context(task.version)
     answered: dict[str, ClientState] = {}
-    failures: dict[str, str] = {}
     seconds: dict[str, float] = {}
     upload: dict[str, int] = {}
     first_error: Exception | None = None
     stream = seed.child("round", round, task.verb)
-    for answer in engine.ask(algorithm, model, task, population, ids, kept, channel, context, stream):
+    for answer in engine.ask(
+        algorithm, model, task, population, list(weights), kept, channel, context, stream
+    ):
         seconds[answer.client] = answer.seconds
         error = _take(answer, accumulator, weights[answer.client])
         if isinstance(error, rules.fatal):
@@ -112,7 +113,8 @@ def hold_round(
     if accumulator.count < needed:
         reasons = "; ".join(f"{id}: {why}" for id, why in failures.items())
         raise QuorumError(
-            f"round {round + 1}: {accumulator.count} of {len(ids)} clients answered, {needed} are needed. {reasons}"
+            f"round {round + 1}: {accumulator.count} of {len(ids)} clients answered, {needed} are needed. {reasons}",
+            failures,
         ) from first_error
     return Outcome(
         aggregate=channel.decode(accumulator.aggregate(), context),
@@ -120,9 +122,23 @@ def hold_round(
         asked=ids,
         failures=failures,
         seconds=seconds,
-        download_bytes=task.nbytes * len(ids),
+        download_bytes=task.nbytes * len(weights),
         upload_bytes=upload,
     )
+
+
+def _weights(
+    population: Population, ids: Sequence[str], task: Task
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return client → the weight that it has announced, and client → why it has announced none."""
+    weights: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for id in ids:
+        try:
+            weights[id] = population.size(id) if task.weighting == "examples" else 1
+        except Exception as error:
+            failures[id] = reason(error)
+    return weights, failures
 
 
 def reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.messages import Cohort
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_counts
 from fedpact.engine.evaluation import Evaluation, evaluate_clients
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import Population
@@ -24,7 +25,7 @@ OnRound = Callable[[Record], None]
 
 @dataclass(frozen=True)
 class Keep:
-    """Which checkpoints a run folder keeps.
+    """Which checkpoints a run folder keeps; `Fitted.load` and `evaluate` take each of them as a model.
 
     Args:
         every: save one every so many rounds, and after the last.
@@ -39,10 +40,8 @@ class Keep:
     each: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("every", "last", "each"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"Keep: {name} is {value}; it must be 1 or more.")
+        check_counts(self, "every", "last")
+        check_counts(self, "each", optional=True)
         if self.best is not None:
             check_name(self.best)
 
@@ -147,7 +146,7 @@ class Runner:
         while (reason := self._ended(progress)) is None:
             self._round(progress)
             done = len(progress.history)
-            if done == self._job.evaluate_every:
+            if done == self._job.evaluate_every and self.evaluate(progress) is None:
                 self._check_judged(progress.history[-1], keep)
             if save and (done % keep.every == 0 or self._ended(progress)):
                 save(progress, keep.score(progress.history[-1]))
@@ -160,7 +159,13 @@ class Runner:
         round = len(progress.history)
         if self._evaluated is None or self._evaluated[0] != round:
             evaluation = evaluate_clients(
-                self._engine, self._model, progress.state.model, self._population, round, self._seed
+                self._engine,
+                self._model,
+                progress.state.model,
+                self._population,
+                round,
+                self._seed,
+                self._job.quorum if isinstance(self._job.quorum, float) else 1,
             )
             self._evaluated = round, evaluation
             if evaluation:
@@ -236,6 +241,6 @@ def _note_clients(progress: Progress, round: int, outcome: Outcome) -> None:
         totals = progress.clients.setdefault(id, dict(NO_WORK))
         totals["rounds"] += id not in outcome.failures
         totals["failures"] += id in outcome.failures
-        totals["seconds"] += outcome.seconds[id]
+        totals["seconds"] += outcome.seconds.get(id, 0.0)
         totals["upload_bytes"] += outcome.upload_bytes.get(id, 0)
     progress.note_failures(round, outcome.failures)

@@ -10,14 +10,13 @@ from fedpact.algorithms import ALGORITHMS
 from fedpact.channel import TRANSFORMS
 from fedpact.channel.channel import Channel, Transform
 from fedpact.core.algorithm import Algorithm
-from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.errors import CheckpointError, ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.model import Kind
 from fedpact.core.registry import Registry
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.data import STEPS
-from fedpact.data.federation import Federation
 from fedpact.data.preprocess.steps import Step
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
@@ -107,7 +106,7 @@ def train(
         True
     """
     parts = Parts.of(model, algorithm, preprocess, channel, stop)
-    reads = dict(clients.reads) if isinstance(clients, Federation) else {}
+    reads = dict(getattr(clients, "reads", {}))
     job = Job.of(
         {
             **parts.specs(),
@@ -124,7 +123,7 @@ def train(
             "initial_sha256": _digest_of(initial),
         }
     )
-    return _execute(job, parts, as_population(clients), folder, resume, keep or Keep(), on_round, progress)
+    return _execute(job, parts, as_population(clients), folder, resume, keep, on_round, progress)
 
 
 def run(
@@ -151,9 +150,11 @@ def run(
     Raises:
         FedpactError: what was wrong, where, and what to do.
     """
+    if job.data is None and clients is not None:
+        job = job.model_copy(update={"data": dict(getattr(clients, "reads", {})) or None})
     job, parts = _completed(job)
     population = as_population(load_clients(job) if clients is None else clients)
-    return _execute(job, parts, population, folder, resume, keep or Keep(), on_round, progress)
+    return _execute(job, parts, population, folder, resume, keep, on_round, progress)
 
 
 def complete(job: Job) -> Job:
@@ -232,7 +233,7 @@ class Parts:
             "stop": [STOP_RULES.describe(rule) for rule in self.rules],
         }
 
-    def check_metrics(self, kind: Kind, keep: Keep, evaluate_every: int) -> None:
+    def check_metrics(self, kind: Kind, keep: Keep, evaluate_every: int, rounds: int) -> None:
         """Refuse to wait for a metric that no round will have.
 
         Raises:
@@ -242,10 +243,10 @@ class Parts:
         named = [*(getattr(rule, "metric", None) for rule in self.rules), keep.best]
         for metric in [name for name in named if name not in (None, "train_loss")]:
             check_name(metric, kind)
-            if not evaluate_every:
+            if not 1 <= evaluate_every <= rounds:
                 raise ConfigError(
-                    f"{metric} is looked at after every round, but evaluate_every=0 evaluates after the last "
-                    "one only; set evaluate_every to 1 or more."
+                    f"{metric} is looked at after every round, but evaluate_every={evaluate_every} evaluates after the "
+                    f"last one only; set evaluate_every to between 1 and {rounds}."
                 )
 
 
@@ -273,12 +274,14 @@ def _execute(
     raw: Population,
     folder: str | Path | None,
     resume: bool,
-    keep: Keep,
+    keep: Keep | None,
     on_round: OnRound | None,
     progress: bool | None,
 ) -> Result:
     if resume and folder is None:
         raise ConfigError("there is nothing to resume from: name the folder of the run.")
+    if keep and folder is None:
+        raise ConfigError("there is nowhere to keep checkpoints: name the folder of the run.")
     check_cohort(job.cohort, job.quorum, len(raw.ids(0)))
     with RunFolder.held(folder, job, resume) as place, showing_rounds(job, progress) as show:
 
@@ -287,7 +290,8 @@ def _execute(
             if on_round:
                 on_round(record)
 
-        return _hold(place.continued(job) if place else job, parts, raw, place, resume, keep, after_round)
+        known = place.continued(job) if place else job
+        return _hold(known, parts, raw, place, resume, keep or Keep(), after_round)
 
 
 def _hold(
@@ -301,13 +305,12 @@ def _hold(
 ) -> Result:
     channel = Channel(parts.stages, parts.algorithm)
     seed, engine = Seed.of(job.seed), InProcess(job.timeout_s)
-    failures: dict[str, str] = {}
     if place and place.begun:
         preparation = place.read_preparation()
     else:
         rules = Rules(quorum=job.quorum, fatal=(DataError,))
-        preparation = prepare(parts.model, parts.steps, raw, engine, rules, seed, failures)
-    parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every)
+        preparation = prepare(parts.model, parts.steps, raw, engine, rules, seed)
+    parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every, job.rounds)
     model = start = parts.model.build(preparation.schema)
     channel = channel.for_model(model.layout)
     checkpoints = Checkpoints(place.checkpoints, keep.last, keep_every=keep.each) if place else None
@@ -315,17 +318,22 @@ def _hold(
     if job.initial is not None and latest is None:
         start = starting_from(model, read_model_weights(job.initial, model))
     progress = Progress(parts.algorithm.init(start, seed))
-    progress.note_failures(0, failures)
+    progress.note_failures(0, preparation.failures)
     if checkpoints and latest:
         progress = Progress(**checkpoints.load(latest, like=progress.contents(), job=job.lineage))
+        if len(progress.history) > job.rounds:
+            raise CheckpointError(
+                f'the run in "{place and place.path}" has {len(progress.history)} rounds behind it, and the job has '
+                f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
+            )
     population = Prepared(raw, lambda data: preparation.client(data, model.input_dtype))
     runner = Runner(job, parts.algorithm, parts.rules, channel, engine, population, model)
 
     def save(progress: Progress, score: float | None) -> None:
         if place and checkpoints:
             place.begin(job, preparation)
-            about = {"job": job.lineage, "job_json": job.canonical()}
-            checkpoints.save(len(progress.history), progress.contents(), score=score, **about)
+            done, contents = len(progress.history), progress.contents()
+            checkpoints.save(done, contents, job=job.lineage, score=score, scored_by=keep.best)
 
     stopped = runner.go(progress, keep, save if place else None, on_round)
     fitted = Fitted(model, progress.state.model, preparation, job.model)

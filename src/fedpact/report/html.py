@@ -16,6 +16,7 @@ from fedpact.engine.result import Result
 from fedpact.engine.words import many
 from fedpact.learn.metrics import LARGER_IS_BETTER
 from fedpact.report import charts, page
+from fedpact.report.clients import ClientTable
 from fedpact.report.docstrings import settings
 from fedpact.report.held_out import held_out_section
 from fedpact.report.toml import job_toml
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # Above so many clients a bar or a line for each is no longer readable.
 _MOST_CLIENTS = 40
 _MOST_WORST = 25
-_OF_EACH_CLIENT = ("accuracy", "auc", "log_loss", "rmse", "r2")
 _MOST_FAILURES = 50
 
 
@@ -201,35 +201,12 @@ def _client_histograms(result: Result) -> list[tuple[str, str, str]]:
 
 
 def _client_table(result: Result) -> str:
-    clients, note = result.clients, ""
-    shown = [name for name in _OF_EACH_CLIENT if name in clients.columns and clients[name].notna().any()]
-    if len(clients) > _MOST_CLIENTS:
-        if shown:
-            clients = clients.sort_values(shown[0], ascending=LARGER_IS_BETTER[shown[0]])
-        clients = clients.head(_MOST_WORST)
-        which = "worst served" if shown else "first"
-        note = f"The {_MOST_WORST} {which} of {len(result.clients):,} clients; clients.csv has all of them."
-    head = ["client", "training rows", "held out", "rounds", "failures", "time", "sent"]
-    table = page.table(
-        [*head, *map(words.label, shown)],
-        (
-            [
-                str(id),
-                words.number(row["train_rows"]),
-                words.number(row["test_rows"]),
-                words.number(row["rounds"]),
-                words.number(row["failures"]),
-                words.duration(row["seconds"]),
-                words.size(row["upload_bytes"]),
-                *(_bar(name, row[name], clients) for name in shown),
-            ]
-            for id, row in clients.iterrows()
-        ),
-    )
-    return table + (page.paragraph(note, "quiet") if note else "")
+    shown = ClientTable.of(result, _MOST_WORST, _MOST_CLIENTS)
+    table = page.table(shown.head, shown.rows(partial(_bar, shown.clients)))
+    return table + (page.paragraph(shown.note, "quiet") if shown.note else "")
 
 
-def _bar(metric: str, value: float, clients: "pd.DataFrame") -> str:
+def _bar(clients: "pd.DataFrame", metric: str, value: float) -> str:
     if words.main_metric([metric]) is None or isnan(value):
         return words.score(metric, value)
     longest = 1.0 if words.is_share(metric) else float(clients[metric].max())

@@ -1,17 +1,18 @@
-"""A finished run, read from its folder for a report: its numbers, and of its model the shapes alone."""
+"""A finished run, read from its folder for a report: all but the code of its model."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from fedpact.core.errors import ConfigError
+from fedpact.core.errors import ConfigError, ModelError
 from fedpact.core.model import Schema
-from fedpact.core.vector import Entry, Layout
+from fedpact.core.vector import Layout
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.result import Result
 from fedpact.engine.words import many
 from fedpact.store.checkpoint import Checkpoints
-from fedpact.store.modelfile import load_model
+from fedpact.store.tensors import TensorFile, TensorFileError
 
 
 def load_run(folder: str | Path) -> Result:
@@ -22,7 +23,7 @@ def load_run(folder: str | Path) -> Result:
         ModelError: the result cannot be read.
     """
     check_finished(folder)
-    return Result.load(folder, model=_Shapes(Path(folder) / "model.safetensors"))
+    return Result.load(folder, model=_Codeless(_layout(Path(folder) / "model.safetensors")))
 
 
 def check_finished(folder: str | Path) -> None:
@@ -49,12 +50,19 @@ def check_finished(folder: str | Path) -> None:
     )
 
 
-class _Shapes:
-    """Stands in for the specification of a model: what it builds has a layout and nothing else."""
+def _layout(path: Path) -> Layout:
+    try:
+        with TensorFile(path) as file:
+            return Layout(tuple(file.entries.values()))
+    except TensorFileError as error:
+        raise ModelError(f'model file "{path}" {error}') from None
 
-    def __init__(self, path: Path) -> None:
-        arrays, _ = load_model(path)
-        self._layout = Layout([Entry(name, array.shape, dtype) for name, (dtype, array) in arrays.items()])
+
+@dataclass(frozen=True)
+class _Codeless:
+    """A specification that needs no code: the model it builds has a layout, and nothing to compute with."""
+
+    layout: Layout
 
     def build(self, schema: Schema) -> Any:
-        return SimpleNamespace(schema=schema, layout=self._layout)
+        return SimpleNamespace(schema=schema, layout=self.layout)

@@ -29,15 +29,15 @@ class CheckpointInfo:
     Args:
         round: the number of rounds done.
         job: the lineage digest of its job.
-        job_json: the job, as canonical JSON.
         score: how good the model was; larger is better; None if it was not evaluated.
+        scored_by: what the score measures, such as the name of a metric.
         written_by: the version of Fedpact that wrote it.
     """
 
     round: int
     job: str
-    job_json: str
     score: float | None
+    scored_by: str | None
     written_by: str
 
 
@@ -50,7 +50,8 @@ class Checkpoints:
     Args:
         folder: where they are; made when the first one is saved.
         keep_last: how many of the last to keep, at least 1.
-        keep_best: keep the one with the largest score too; of equals the first.
+        keep_best: keep the one with the largest score too; of equals the first. Compared are the scores that
+            measure the same as the newest one does.
         keep_every: keep every round that is a multiple of this too; None for no such rule.
 
     Raises:
@@ -87,7 +88,13 @@ class Checkpoints:
         return self.folder / f"round-{round:08d}.safetensors"
 
     def save(
-        self, round: int, content: Mapping[str, Any], *, job: str, job_json: str, score: float | None = None
+        self,
+        round: int,
+        content: Mapping[str, Any],
+        *,
+        job: str,
+        score: float | None = None,
+        scored_by: str | None = None,
     ) -> Path:
         """Write a checkpoint, then delete those that need not be kept; return where it is.
 
@@ -98,8 +105,8 @@ class Checkpoints:
             round: the number of rounds done.
             content: what to save, as `fedpact.store.tree.pack` takes it.
             job: the lineage digest of the job.
-            job_json: the job, as canonical JSON.
             score: how good the model is; larger is better.
+            scored_by: what the score measures, such as the name of a metric.
 
         Raises:
             CheckpointError: the content holds what cannot be saved, or the folder holds checkpoints of
@@ -109,7 +116,7 @@ class Checkpoints:
         self._check_folder(round, job)
         score = float(score) if score is not None and math.isfinite(score) else None
         path = self.path(round)
-        info = CheckpointInfo(round, job, job_json, score, written_by())
+        info = CheckpointInfo(round, job, score, scored_by, written_by())
         chunks = _encode(info, content)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -147,14 +154,6 @@ class Checkpoints:
             hint = f" {intact.name} is intact: to go on from it, move the later ones away." if intact else ""
             raise CheckpointError(f"{damage}{hint}") from None
 
-    def remove_after(self, round: int) -> None:
-        """Delete the checkpoints of later rounds, for a run that goes on from an earlier one.
-
-        Raises:
-            FedpactError: a file cannot be deleted.
-        """
-        self._delete(later for later in self.rounds() if later > round)
-
     def _check_folder(self, round: int, job: str) -> None:
         rounds = self.rounds()
         for known in rounds:
@@ -176,9 +175,10 @@ class Checkpoints:
         if self.keep_every is not None:
             kept.update(round for round in rounds if round % self.keep_every == 0)
         if self.keep_best:
-            infos = [(round, _known_info(self.path(round))) for round in rounds]
-            scores = {round: info.score for round, info in infos if info and info.score is not None}
-            kept.update([max(scores, key=lambda round: scores[round])] if scores else [])
+            infos = [info for info in map(_known_info, map(self.path, rounds)) if info]
+            scored = [(info.score, info) for info in infos if info.score is not None]
+            alike = [(score, info) for score, info in scored if info.scored_by == scored[-1][1].scored_by]
+            kept.update([max(alike, key=lambda pair: pair[0])[1].round] if alike else [])
         return kept
 
     def _delete(self, rounds: Iterable[int]) -> None:
@@ -204,6 +204,15 @@ def read_info(path: str | Path) -> CheckpointInfo:
     """
     with _open(Path(path)) as file:
         return _info(file, Path(path))
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Return whether a file says that it is a checkpoint, intact or not."""
+    try:
+        with TensorFile(path) as file:
+            return "checkpoint" in file.metadata
+    except TensorFileError:
+        return False
 
 
 class _DamagedError(CheckpointError):

@@ -116,7 +116,10 @@ def read_weights(path: str | Path, layout: Layout, frozen: Vector | None = None)
     try:
         with TensorFile(path) as file:
             if "checkpoint" in file.metadata:
-                raise ModelError(f'"{path}" is a checkpoint: resume from it, or name a model file.')
+                raise ModelError(
+                    f'"{path}" is a checkpoint: resume from it, or name a model file, which '
+                    "Fitted.load(checkpoint).save(file) makes of it."
+                )
             whole = "fedpact" in file.metadata
             return _Source(path, file.entries, file, whole).weights(layout, frozen)
     except TensorFileError as error:
