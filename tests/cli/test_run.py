@@ -188,9 +188,14 @@ def test_interrupted_run_says_how_to_go_on_and_ends_with_the_same_bits(tmp_path:
     path = job_file(tmp_path)
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     words = ["run", path, "--folder", tmp_path / "run", "--set", "rounds=1000000"]
-    running = subprocess.Popen(
-        command(*words), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    # Tests started in the background ignore the signal, and what they start inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        running = subprocess.Popen(
+            command(*words), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     until = time.monotonic() + 60
     while len(checkpoints.rounds()) < 2 and running.poll() is None and time.monotonic() < until:
         time.sleep(0.02)

@@ -162,7 +162,7 @@ def test_what_is_read_may_not_change_where_both_jobs_say_it(tmp_path: Path) -> N
     opened(tmp_path, changed(data={"label": "ill"}), resume=False).begin(
         changed(data={"label": "ill"}), preparation()
     )
-    with pytest.raises(CheckpointError, match="data.label was .*ill.* and is .*hiv.* now"):
+    with pytest.raises(CheckpointError, match=r"data.label was .*ill.* and is .*hiv.* now"):
         opened(tmp_path, changed(data={"label": "hiv"}), resume=True)
     silent = opened(tmp_path, JOB, resume=True).continued(JOB)
     assert silent.lineage == changed(data={"label": "ill"}).lineage

@@ -128,6 +128,13 @@ def test_best_checkpoint_is_that_of_the_best_round(uninterrupted: Any) -> None:
     assert Checkpoints(folder / "checkpoints").rounds() == sorted({best, 4, ROUNDS})
 
 
+def test_best_checkpoint_by_another_metric_is_the_best_of_the_rounds_since(tmp_path: Path) -> None:
+    train(tmp_path, rounds=3, keep=fp.Keep(last=1, best="accuracy"))
+    whole = train(tmp_path, resume=True, keep=fp.Keep(last=1, best="log_loss"))
+    best = int(whole.history["log_loss"].loc[4:].idxmin())
+    assert Checkpoints(tmp_path / "checkpoints").rounds() == sorted({best, ROUNDS})
+
+
 def test_finished_run_that_is_resumed_gives_its_result_again_without_a_round(tmp_path: Path) -> None:
     whole = train(tmp_path)
     rounds: list[Any] = []
@@ -475,6 +482,7 @@ def kill_again_and_again(
         os.kill(process, signal.SIGKILL)
         assert nursery.wait() == -signal.SIGKILL
         killed += 1
+        assert killed < 200
         caught += bool(being_written(folder))
         checkpoints = Checkpoints(folder / "checkpoints")
         if checkpoints.rounds():

@@ -376,7 +376,9 @@ def test_metric_that_nobody_can_measure_is_no_reason_to_wait(tmp_path: Path) -> 
         train(clients, keep=fp.Keep(best="log_loss"), folder=tmp_path)
     with pytest.raises(ConfigError, match="accuracy is looked at after every round, but evaluate_every=0"):
         train(stop=fp.NoImprovement("accuracy"), evaluate_every=0)
-    with pytest.raises(ConfigError, match="evaluate_every=5 evaluates after the last one only; .* between 1 and 4"):
+    with pytest.raises(
+        ConfigError, match=r"evaluate_every=5 evaluates after the last one only; .* between 1 and 4"
+    ):
         train(stop=fp.NoImprovement("accuracy"), evaluate_every=5)
     with pytest.raises(ConfigError, match="nowhere to keep checkpoints"):
         train(keep=fp.Keep(last=1))
