@@ -3,6 +3,7 @@
 The same estimates as scikit-learn's GaussianNB and MultinomialNB on the pooled rows.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -72,7 +73,7 @@ def _check(schema: Schema, name: str) -> None:
         raise ModelError(f"{name} needs flat rows of numbers and labels that are classes.")
 
 
-class _NaiveBayes:
+class _NaiveBayes(ABC):
     input_dtype = "float64"
 
     def __init__(self, schema: Schema, entries: list[Entry]) -> None:
@@ -91,8 +92,9 @@ class _NaiveBayes:
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         return probabilities[:, 1] if self.schema.kind == "binary" else probabilities
 
+    @abstractmethod
     def _joint(self, weights: Vector, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        raise NotImplementedError
+        """Return log P(class, x) but for a constant [n, classes]."""
 
     def _by_class(self, rows: Rows) -> list[NDArray[np.float64]]:
         if rows.y is None:
