@@ -45,16 +45,26 @@ def save_for_ever():
 def leftovers():
     return sum(name.endswith(".tmp") for name in os.listdir(folder))
 
-killed_while_writing, rounds = 0, []
+def into_a_write():
+    until = time.monotonic() + 10
+    while not leftovers() and time.monotonic() < until:
+        pass
+
+killed_while_writing, rounds, attempts = 0, [0], 0
 start = time.perf_counter()
 for round in range(3):
     Checkpoints(folder).save(round, content(round), job="j" * 64)
 pace_s = (time.perf_counter() - start) / 3
-for _ in range(kills):
+# By what has happened, not by the clock, so that a busy machine kills as much as an idle one.
+while attempts < kills or killed_while_writing < 5 or rounds[-1] < 10:
+    attempts += 1
+    assert attempts < 20 * kills
     writer = os.fork()
     if not writer:
         save_for_ever()
     time.sleep(generator.uniform(0, 4 * pace_s))
+    if attempts % 4 == 0:
+        into_a_write()
     os.kill(writer, signal.SIGKILL)
     os.waitpid(writer, 0)
     assert leftovers() <= 1
