@@ -170,7 +170,10 @@ def test_a_control_variate_that_its_client_keeps_gets_no_noise(stages):
 
 @pytest.mark.parametrize("name", ["FedAvg", "FedSGD", "FedProx", "FedAdam"])
 def test_noise_goes_with_every_algorithm_that_averages_alike(name):
-    Channel([Clip(1.0), GaussianNoise(1.0)], ALGORITHMS.build({"name": name, "weighting": "uniform"}))
+    channel = Channel(
+        [Clip(1.0), GaussianNoise(1.0)], ALGORITHMS.build({"name": name, "weighting": "uniform"})
+    )
+    assert channel.context(0).sensitivity == 1.0
 
 
 @pytest.mark.parametrize("multiplier", [0.0, -1.0, math.nan, math.inf])

@@ -186,6 +186,8 @@ def test_weights_may_reach_the_total_as_it_was_rounded(weights):
     sum_ = FixedPointSum(LAYOUT, LIMIT, sum(weights))
     for weight in weights:
         sum_.add(Vector.zeros(LAYOUT), weight)
+    assert sum_.count == len(weights)
+    assert float(sum_.weight) == pytest.approx(sum(weights), rel=1e-12, abs=1e-18)
 
 
 def test_weights_beyond_the_total_are_refused():

@@ -5,7 +5,7 @@ Algorithm 1 and equations (3) and (4).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from fedpact.algorithms.fedavg import FedAvg, FedAvgState
@@ -75,15 +75,7 @@ class SCAFFOLD(FedAvg):
         """Ask the cohort to train from the global model with the server's control variate."""
         if not isinstance(state, ScaffoldState):
             raise ModelError("SCAFFOLD needs a state of its own; start it anew.")
-        task = super().task(state)
-        return Task(
-            verb=task.verb,
-            version=task.version,
-            arrays={"model": state.model, "control": state.control},
-            kind=task.kind,
-            to=task.to,
-            weighting=task.weighting,
-        )
+        return replace(super().task(state), arrays={"model": state.model, "control": state.control})
 
     def correct(self, gradient: Array, weights: Array, anchors: Mapping[str, Array]) -> None:
         """Add c − c_i."""

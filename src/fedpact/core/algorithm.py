@@ -44,17 +44,3 @@ class Algorithm(Protocol[State]):
     def server(self, model: Any, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round's aggregate."""
         ...
-
-
-class TrainingState(Protocol):
-    """The state of an algorithm that trains a model."""
-
-    @property
-    def round(self) -> int:
-        """The number of rounds done."""
-        ...
-
-    @property
-    def model(self) -> Vector:
-        """The global model."""
-        ...

@@ -165,7 +165,7 @@ class Runner:
                 self._population,
                 round,
                 self._seed,
-                self._job.quorum if isinstance(self._job.quorum, float) else 1,
+                self._job.quorum,
             )
             self._evaluated = round, evaluation
             if evaluation:

@@ -303,6 +303,7 @@ def _hold(
     keep: Keep,
     on_round: OnRound,
 ) -> Result:
+    # Checked before any client is asked; what depends on the model is checked once there is one.
     channel = Channel(parts.stages, parts.algorithm)
     seed, engine = Seed.of(job.seed), InProcess(job.timeout_s)
     if place and place.begun:
@@ -319,11 +320,11 @@ def _hold(
         start = starting_from(model, read_model_weights(job.initial, model))
     progress = Progress(parts.algorithm.init(start, seed))
     progress.note_failures(0, preparation.failures)
-    if checkpoints and latest:
+    if place and checkpoints and latest:
         progress = Progress(**checkpoints.load(latest, like=progress.contents(), job=job.lineage))
         if len(progress.history) > job.rounds:
             raise CheckpointError(
-                f'the run in "{place and place.path}" has {len(progress.history)} rounds behind it, and the job has '
+                f'the run in "{place.path}" has {len(progress.history)} rounds behind it, and the job has '
                 f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
             )
     population = Prepared(raw, lambda data: preparation.client(data, model.input_dtype))
