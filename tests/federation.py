@@ -14,7 +14,8 @@ from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout, Vector
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
-from fedpact.engine.rounds import Rules, hold_round
+from fedpact.engine.rounds import hold_round
+from fedpact.engine.work import Rules, Setting
 
 SEED = Seed.of(0)
 
@@ -37,9 +38,8 @@ def run_rounds(
         task = algorithm.task(state)
         if task is None:
             break
-        outcome = hold_round(
-            InProcess(), algorithm, model, task, population, kept, channel, Rules(cohort), number, seed
-        )
+        setting = Setting(algorithm, model, population, channel, Rules(cohort), seed)
+        outcome = hold_round(InProcess(), setting, task, kept, number)
         kept.update(outcome.kept)
         state = algorithm.server(model, state, outcome.aggregate)
     return state

@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedpact.channel.channel import Channel
 from fedpact.core.errors import DataError
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.agree import MOST_CLASSES, Agreement, AgreeOnRows, Labels, classes_of, labels_of
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
-from fedpact.engine.rounds import Rules, hold_to_end
+from fedpact.engine.rounds import hold_to_end
+from fedpact.engine.work import Rules, Setting
 
 
 def client(id, labels, test=None, shape=(2,)):
@@ -24,7 +26,9 @@ def client(id, labels, test=None, shape=(2,)):
 
 def agree(*clients, wanted=None):
     rules = Rules(quorum=1.0, fatal=(DataError,))
-    return hold_to_end(InProcess(), AgreeOnRows(wanted), None, InMemory(clients), rules, Seed.of(0))
+    algorithm = AgreeOnRows(wanted)
+    setting = Setting(algorithm, None, InMemory(clients), Channel((), algorithm), rules, Seed.of(0))
+    return hold_to_end(InProcess(), setting)
 
 
 def labels(*clients, wanted=None):

@@ -9,7 +9,7 @@ import pytest
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.vector import Vector
-from fedpact.engine.evaluation import Evaluation, evaluate_clients
+from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory, Prepared
 from fedpact.learn.linear import Linear, Logistic, Softmax
@@ -37,7 +37,7 @@ def pooled(clients):
 
 def evaluate(model, weights, population):
     population = InMemory(population) if isinstance(population, list) else population
-    return evaluate_clients(InProcess(), model, weights, population, 0, SEED)
+    return evaluate_clients(InProcess(), judging(model, population, SEED), weights, 0)
 
 
 def binary(x):

@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from fedpact.algorithms.fedavg import FedAvg
 from fedpact.channel.channel import Channel
 from fedpact.channel.clip import Clip
 from fedpact.core.errors import ChannelError, ConfigError, DataError, DependencyError, ModelError, UpdateError
+from fedpact.core.messages import Update
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
+from fedpact.engine.work import Intake, Rules, Setting, Work
 from tests.federation import SEED, Quadratics, quadratic
 
 IDS = ["lyon", "nice", "paris"]
@@ -38,19 +41,55 @@ def raises(error):
     return trouble
 
 
-def ask(trouble=None, timeout_s=None, stages=(), ids=IDS, seed=SEED):
-    """Return the iterator of answers to one task."""
+def ask(trouble=None, timeout_s=None, stages=(), ids=IDS, seed=SEED, on_answer=None):
+    """Return the answers to one task, in the order in which they came."""
     algorithm = Troubled(lr=0.5, local_steps=1, trouble=trouble or {})
     population = InMemory([quadratic(id, 1.0, [i + 1.0, 0.0], rows=2) for i, id in enumerate(IDS)])
     channel = Channel(stages, algorithm)
     task = algorithm.task(algorithm.init(MODEL, seed))
-    return InProcess(timeout_s).ask(
-        algorithm, MODEL, task, population, ids, {}, channel, channel.context(0), seed
-    )
+    setting = Setting(algorithm, MODEL, population, channel, Rules(), seed)
+    return answers_of(InProcess(timeout_s), setting, task, ids, on_answer)
+
+
+def answers_of(engine, setting, task, ids, on_answer=None):
+    weights = dict.fromkeys(ids, 2)
+    work = Work(setting, task, {}, setting.channel.context(0), SEED, weights, len(ids))
+    intake = Recording(work, on_answer)
+    engine.ask(work, ids, intake)
+    return intake.answers
+
+
+class Recording(Intake):
+    """An intake that keeps every answer."""
+
+    def __init__(self, work, on_answer=None):
+        super().__init__(work)
+        self.answers = []
+        self.on_answer = on_answer or (lambda client: None)
+
+    def take(self, update, kept, seconds):
+        super().take(update, kept, seconds)
+        self.note(Answer(update.client, seconds, update, kept))
+
+    def fail(self, id, error, seconds):
+        super().fail(id, error, seconds)
+        self.note(Answer(id, seconds, error=error))
+
+    def note(self, answer):
+        self.answers.append(answer)
+        self.on_answer(answer.client)
+
+
+class Answer(NamedTuple):
+    client: str
+    seconds: float
+    update: Update | None = None
+    kept: dict | None = None
+    error: Exception | None = None
 
 
 def test_answers_come_in_the_order_asked_with_what_the_clients_keep():
-    answers = list(ask(ids=["paris", "lyon"]))
+    answers = ask(ids=["paris", "lyon"])
     assert [answer.client for answer in answers] == ["paris", "lyon"]
     # A step of 0.5 from 0 towards 3 and towards 1.
     np.testing.assert_allclose([a.update.averaged["model"]["w"] for a in answers], [[1.5, 0], [0.5, 0]])
@@ -74,16 +113,16 @@ def test_a_client_that_fails_is_recorded_and_the_others_go_on(error, timeout_s):
 @pytest.mark.parametrize("timeout_s", [None, 30.0])
 @pytest.mark.parametrize("error", [ChannelError, ConfigError, DependencyError, ModelError])
 def test_a_mistake_in_the_job_ends_the_run(error, timeout_s):
-    answers = ask({"nice": raises(error("a mistake"))}, timeout_s)
-    assert next(answers).client == "lyon"
+    answered = []
     with pytest.raises(error, match="a mistake"):
-        next(answers)
+        ask({"nice": raises(error("a mistake"))}, timeout_s, on_answer=answered.append)
+    assert answered == ["lyon"]
 
 
 @pytest.mark.parametrize("timeout_s", [None, 30.0])
 def test_ctrl_c_is_not_a_clients_failure(timeout_s):
     with pytest.raises(KeyboardInterrupt):
-        list(ask({"nice": raises(KeyboardInterrupt())}, timeout_s))
+        ask({"nice": raises(KeyboardInterrupt())}, timeout_s)
 
 
 def test_a_client_that_is_not_there_any_more_is_a_failure_of_its_own():
@@ -112,12 +151,8 @@ def test_a_late_answer_changes_nothing():
         release.wait(60)
         late.append("done")
 
-    answers = []
-    for answer in ask({"nice": wait}, timeout_s=0.5):
-        answers.append(answer)
-        if answer.client == "nice":
-            # It wakes up while the next client is asked.
-            release.set()
+    # It wakes up while the next client is asked.
+    answers = ask({"nice": wait}, timeout_s=0.5, on_answer=lambda id: id == "nice" and release.set())
     deadline = time.perf_counter() + 30
     while not late and time.perf_counter() < deadline:
         time.sleep(0.01)
@@ -129,7 +164,7 @@ def test_a_late_answer_changes_nothing():
 
 
 def test_a_limit_of_time_changes_no_bit():
-    free, limited = list(ask()), list(ask(timeout_s=30.0))
+    free, limited = ask(), ask(timeout_s=30.0)
     assert [a.update.averaged for a in free] == [a.update.averaged for a in limited]
 
 
@@ -151,6 +186,6 @@ def test_every_client_draws_from_a_stream_of_its_own():
     population = InMemory([quadratic(id, 1.0, [1.0, 0.0]) for id in IDS])
     task, channel = algorithm.task(algorithm.init(MODEL, SEED)), Channel((), algorithm)
     for ids in (IDS, IDS[::-1]):
-        list(InProcess().ask(algorithm, MODEL, task, population, ids, {}, channel, channel.context(0), SEED))
+        answers_of(InProcess(), Setting(algorithm, MODEL, population, channel, Rules(), SEED), task, ids)
     assert all(first == second for first, second in drawn.values())
     assert len({seeds[0] for seeds in drawn.values()}) == 3

@@ -19,7 +19,7 @@ from fedpact.data.agree import Labels, labels_of
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
 from fedpact.engine.preparation import Preparation, prepare
-from fedpact.engine.rounds import Rules
+from fedpact.engine.work import Rules
 from tests.engine.runs import as_tables, same_bits, two_classes
 
 

@@ -13,7 +13,8 @@ from fedpact.core.errors import ConfigError, DataError, ModelError, QuorumError
 from fedpact.core.messages import Aggregate, Everyone, Named, Task, Update
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
-from fedpact.engine.rounds import Rules, hold_round, hold_to_end
+from fedpact.engine.rounds import hold_round, hold_to_end
+from fedpact.engine.work import Rules, Setting
 from tests.federation import SEED, Quadratics, quadratic
 
 MODEL = Quadratics([0.0])
@@ -47,18 +48,13 @@ def federation():
 def hold(trouble=None, population=None, rules=None, round=0, timeout_s=None, to=None, kept=None, **settings):
     algorithm = Troubled(lr=1.0, local_steps=1, batch_size=None, trouble=trouble or {}, **settings)
     task = algorithm.task(algorithm.init(MODEL, SEED))
-    return hold_round(
-        InProcess(timeout_s),
-        algorithm,
-        MODEL,
-        task if to is None else replace(task, to=to),
-        population or federation(),
-        kept or {},
-        Channel((), algorithm),
-        rules or Rules(),
-        round,
-        SEED,
-    )
+    task = task if to is None else replace(task, to=to)
+    return hold_round(InProcess(timeout_s), setting(algorithm, population, rules), task, kept or {}, round)
+
+
+def setting(algorithm, population=None, rules=None, model=MODEL):
+    channel = Channel((), algorithm)
+    return Setting(algorithm, model, population or federation(), channel, rules or Rules(), SEED)
 
 
 def mean(outcome):
@@ -237,10 +233,7 @@ def test_what_was_kept_is_given_back_to_its_client():
     algorithm = Keeping(lr=1.0)
     kept = {"nice": {"control": MODEL.initial(SEED)}}
     state = algorithm.init(MODEL, SEED)
-    channel = Channel((), algorithm)
-    hold_round(
-        InProcess(), algorithm, MODEL, algorithm.task(state), federation(), kept, channel, Rules(), 0, SEED
-    )
+    hold_round(InProcess(), setting(algorithm), algorithm.task(state), kept, 0)
     assert given == {"lyon": {}, "nice": kept["nice"], "paris": {}}
 
 
@@ -252,10 +245,8 @@ def test_rounds_draw_from_different_streams_and_the_same_round_from_one():
 
     def change(round):
         algorithm = FedAvg(lr=0.5, local_steps=3, batch_size=1)
-        task, channel = algorithm.task(algorithm.init(MODEL, SEED)), Channel((), algorithm)
-        return mean(
-            hold_round(InProcess(), algorithm, MODEL, task, population, {}, channel, Rules(), round, SEED)
-        )
+        task = algorithm.task(algorithm.init(MODEL, SEED))
+        return mean(hold_round(InProcess(), setting(algorithm, population), task, {}, round))
 
     assert change(0) == change(0)
     assert len({change(round) for round in range(4)}) == 4
@@ -281,4 +272,4 @@ class CountRows:
 
 
 def test_an_algorithm_that_says_when_it_is_done_is_run_to_its_end():
-    assert hold_to_end(InProcess(), CountRows(), None, federation(), Rules(cohort=1), SEED) == (8, 8)
+    assert hold_to_end(InProcess(), setting(CountRows(), rules=Rules(cohort=1), model=None)) == (8, 8)

@@ -5,7 +5,7 @@ Algorithm 1; with a server optimiser it is Reddi et al., "Adaptive Federated Opt
 Algorithm 1 (FedOpt).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,11 +15,13 @@ from fedpact.algorithms import PARTS
 from fedpact.algorithms.local_sgd import LocalSGD, Trained
 from fedpact.algorithms.optimizers import SGD, Optimizer
 from fedpact.algorithms.server import first_slots, server_step
+from fedpact.algorithms.stacked import TrainedStack, train_stacked
 from fedpact.core.algorithm import ClientState
-from fedpact.core.messages import Aggregate, Cohort, Recipients, Task, Update
+from fedpact.core.messages import Aggregate, Cohort, Recipients, Task, Update, Updates
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_numbers, check_part
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Vector
 
 
@@ -83,6 +85,19 @@ class FedAvg(LocalSGD):
         trained = self.local_training(model, task.arrays["model"], data.train, task.version, seed)
         return self.update(task, data, trained), kept
 
+    def clients(
+        self,
+        model: Any,
+        task: Task,
+        data: Sequence[ClientData],
+        kept: Sequence[ClientState],
+        seeds: Sequence[Seed],
+    ) -> tuple[Updates, Sequence[ClientState]]:
+        """Train many clients side by side and return the changes of their models."""
+        rows = [client.train for client in data]
+        trained = train_stacked(self, model, task.arrays["model"], rows, task.version, seeds)
+        return self.updates(task, data, trained), [kept[i] for i in trained.order]
+
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
         """Step along the mean change."""
         change, count = aggregate.means["model"], state.round + 1
@@ -107,5 +122,23 @@ class FedAvg(LocalSGD):
             kind="delta",
             weight=len(data.train) if self.weighting == "examples" else 1,
             averaged={"model": trained.model.minus(task.arrays["model"]), **(more or {})},
+            metrics=trained.metrics,
+        )
+
+    def updates(
+        self,
+        task: Task,
+        data: Sequence[ClientData],
+        trained: TrainedStack,
+        more: Mapping[str, Stack] | None = None,
+    ) -> Updates:
+        """Return what clients that trained side by side answer, with more vectors in the order of `trained`."""
+        answering = [data[i] for i in trained.order]
+        return Updates(
+            clients=[client.id for client in answering],
+            version=task.version,
+            kind="delta",
+            weights=[len(client.train) if self.weighting == "examples" else 1 for client in answering],
+            averaged={"model": trained.models.minus(task.arrays["model"]), **(more or {})},
             metrics=trained.metrics,
         )

@@ -4,10 +4,12 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 section 2.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpact.algorithms import PARTS
 from fedpact.algorithms.fedavg import FedAvgState
@@ -15,12 +17,13 @@ from fedpact.algorithms.local_sgd import Weighting, check_rows, gradient_of
 from fedpact.algorithms.optimizers import SGD, Optimizer
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.algorithms.server import first_slots, server_step
+from fedpact.algorithms.stacked import gradients_stacked
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ModelError
-from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.messages import Aggregate, Task, Update, Updates
 from fedpact.core.model import GradientModel
 from fedpact.core.rows import ClientData
-from fedpact.core.seeds import Seed
+from fedpact.core.seeds import Seed, shuffled
 from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part
 
 
@@ -84,10 +87,7 @@ class FedSGD:
             )
         check_rows(data.train)
         start, n = task.arrays["model"], len(data.train)
-        index = None
-        if self.batch_size is not None and self.batch_size < n:
-            random = seed.child("batch").generator()
-            index = np.sort(random.choice(n, self.batch_size, replace=False))
+        index = self._batch(n, seed)
         session = model.session()
         session.load(start)
         session.bind(data.train, seed.child("model"))
@@ -107,9 +107,45 @@ class FedSGD:
             # Of all its rows: a batch stands for them, so that the mean is that of the pooled gradient.
             weight=n if self.weighting == "examples" else 1,
             averaged={"model": gradient},
-            metrics={"loss": loss * rows, "rows": rows},
+            metrics={"loss": float(loss) * rows, "rows": rows},
         )
         return update, kept
+
+    def clients(
+        self,
+        model: Any,
+        task: Task,
+        data: Sequence[ClientData],
+        kept: Sequence[ClientState],
+        seeds: Sequence[Seed],
+    ) -> tuple[Updates, Sequence[ClientState]]:
+        """Return the gradients of many clients, computed side by side.
+
+        Raises:
+            DataError: a client has no training rows.
+        """
+        rows = [client.train for client in data]
+        for client in rows:
+            check_rows(client)
+        chosen = [self._batch(len(r), seed) for r, seed in zip(rows, seeds, strict=True)]
+        index = [np.arange(len(r)) if i is None else i for i, r in zip(chosen, rows, strict=True)]
+        model_seeds = [seed.child("model") for seed in seeds]
+        gradients, losses = gradients_stacked(model, task.arrays["model"], rows, index, model_seeds)
+        taken = np.array([len(i) for i in index], np.float64)
+        updates = Updates(
+            clients=[client.id for client in data],
+            version=task.version,
+            kind="gradient",
+            weights=[len(client.train) if self.weighting == "examples" else 1 for client in data],
+            averaged={"model": gradients},
+            metrics={"loss": losses * taken, "rows": taken},
+        )
+        return updates, kept
+
+    def _batch(self, n: int, seed: Seed) -> NDArray[np.int64] | None:
+        if self.batch_size is None or self.batch_size >= n:
+            return None
+        return np.sort(shuffled([seed.child("batch")], 0, n)[0, : self.batch_size])
 
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
         """Step along the mean gradient."""

@@ -5,7 +5,7 @@ ClientUpdate in Algorithm 1.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -16,9 +16,9 @@ from fedpact.algorithms import PARTS
 from fedpact.algorithms.optimizers import SGD, Optimizer, init_slots
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.core.errors import ClientError, ConfigError, DataError, ModelError
-from fedpact.core.model import Array, FittingModel, GradientModel, Session
+from fedpact.core.model import Array, DescendingSession, FittingModel, GradientModel, Session
 from fedpact.core.rows import Rows
-from fedpact.core.seeds import Seed
+from fedpact.core.seeds import Seed, shuffled
 from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part
 from fedpact.core.vector import Layout, Vector
 
@@ -164,48 +164,97 @@ class LocalSGD:
         session = model.session()
         session.load(start)
         session.bind(rows, seed.child("model"))
+        step = self._stepping(session, start, anchors, self.local_rate(round))
+        count, loss_sum, seen = 0, 0.0, 0
+        for index in self._batches(len(rows), seed.child("shuffle")):
+            count += 1
+            loss = step(index, count)
+            size = len(rows) if index is None else len(index)
+            loss_sum += loss * size
+            seen += size
+        return Trained(session.store(), count, {"loss": float(loss_sum), "rows": seen})
+
+    @property
+    def corrects(self) -> bool:
+        """Whether `correct` does anything."""
+        return type(self).correct is not LocalSGD.correct
+
+    def _stepping(
+        self, session: Session, start: Vector, anchors: Mapping[str, Vector], lr: float
+    ) -> "Callable[[NDArray[np.int64] | None, int], Array]":
+        """Return what takes a step on some rows, given the number of the step, and returns the loss."""
+        plain = not self.corrects and self.max_grad_norm is None and self.optimizer == SGD()
+        if plain and isinstance(session, DescendingSession):
+            return lambda index, count: session.descend(index, lr)
         weights, gradients = session.weights, session.gradients
-        corrected = type(self).correct is not LocalSGD.correct
         parts: list[dict[str, Array]] = [{} for _ in weights]
-        if corrected:
+        if self.corrects:
             for name, vector in {"start": start.widened(), **anchors}.items():
                 for part, array in zip(parts, session.arrays(vector), strict=True):
                     part[name] = array
         slots = [init_slots(self.optimizer, array) for array in weights]
-        lr, count, loss_sum, seen = self.local_rate(round), 0, 0.0, 0
-        for index in self._batches(len(rows), seed.child("shuffle")):
+
+        def step(index: NDArray[np.int64] | None, count: int) -> Array:
             loss = session.gradient(index)
-            size = len(rows) if index is None else len(index)
-            loss_sum += loss * size
-            seen += size
-            count += 1
             if self.max_grad_norm is not None:
                 _clip(gradients, self.max_grad_norm)
             for array, gradient, slot, part in zip(weights, gradients, slots, parts, strict=True):
-                if corrected:
+                if self.corrects:
                     self.correct(gradient, array, part)
                 self.optimizer.step(array, gradient, slot, count, lr)
-        return Trained(session.store(), count, {"loss": loss_sum, "rows": seen})
+            return loss
+
+        return step
+
+    def plan(self, n: int) -> "Plan":
+        """Return the steps of a client with n rows."""
+        size = n if self.batch_size is None else min(self.batch_size, n)
+        per_epoch = -(-n // size)
+        total = self.local_steps if self.local_steps is not None else (self.local_epochs or 1) * per_epoch
+        # Batch norm cannot take a lone last row: the batch before it then lends it half of its own.
+        return Plan(n, size, per_epoch, total, lent=(size - 1) // 2 if n % size == 1 else 0)
 
     def _batches(self, n: int, seed: Seed) -> Iterator[NDArray[np.int64] | None]:
         """Yield the rows of each step; None for all of them."""
-        size = n if self.batch_size is None else min(self.batch_size, n)
-        per_epoch = -(-n // size)
-        # Batch norm cannot take a lone last row: the batch before it then lends it half of its own.
-        lent = (size - 1) // 2 if n % size == 1 else 0
-        total = self.local_steps if self.local_steps is not None else (self.local_epochs or 1) * per_epoch
-        random = seed.generator()
+        plan = self.plan(n)
         order = np.arange(n)
-        for step in range(total):
-            if size == n:
+        for step in range(plan.total):
+            if plan.size == n:
                 yield None
                 continue
-            place = step % per_epoch
+            epoch, place = divmod(step, plan.per_epoch)
             if place == 0 and self.shuffle:
-                order = random.permutation(n)
-            start = place * size - lent * (place == per_epoch - 1)
-            stop = (place + 1) * size - lent * (place == per_epoch - 2)
-            yield order[start:stop]
+                order = shuffled([seed], epoch, n)[0]
+            yield order[plan.batch(place)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a client's local training.
+
+    Args:
+        rows: the number of its rows.
+        size: rows a step, but for the last step of an epoch.
+        per_epoch: steps an epoch.
+        total: steps a round.
+        lent: rows that the last batch of an epoch takes over from the batch before.
+    """
+
+    rows: int
+    size: int
+    per_epoch: int
+    total: int
+    lent: int
+
+    def batch(self, place: int) -> slice:
+        """Return where the rows of a step are in the order of its epoch.
+
+        Args:
+            place: the step's place in its epoch, 0 for the first.
+        """
+        last = self.per_epoch - 1
+        start = place * self.size - self.lent * (place == last)
+        return slice(start, min((place + 1) * self.size - self.lent * (place == last - 1), self.rows))
 
 
 def gradient_of(session: Session, layout: Layout) -> Vector:

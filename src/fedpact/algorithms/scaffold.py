@@ -4,20 +4,24 @@ Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Lea
 Algorithm 1 and equations (3) and (4).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
+
+import numpy as np
 
 from fedpact.algorithms.fedavg import FedAvg, FedAvgState
 from fedpact.algorithms.local_sgd import gradient_of
 from fedpact.algorithms.optimizers import SGD
+from fedpact.algorithms.stacked import gradients_stacked, train_stacked
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ConfigError, ModelError
-from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.messages import Aggregate, Task, Update, Updates
 from fedpact.core.model import Array, GradientModel
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_choice, check_numbers
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Vector
 
 
@@ -102,6 +106,39 @@ class SCAFFOLD(FedAvg):
             renewed = own
         update = self.update(task, data, trained, {"control": renewed.minus(own)})
         return update, {"control": renewed}
+
+    def clients(
+        self,
+        model: Any,
+        task: Task,
+        data: Sequence[ClientData],
+        kept: Sequence[ClientState],
+        seeds: Sequence[Seed],
+    ) -> tuple[Updates, Sequence[ClientState]]:
+        """Do the same for many clients side by side."""
+        start, wide = task.arrays["model"], task.arrays["model"].layout.wide
+        rows, nothing = [client.train for client in data], Vector.zeros(wide)
+        own = Stack.of([state.get("control") or nothing for state in kept], wide)
+        drift = Stack(wide, [c - c_i for c, c_i in zip(task.arrays["control"].flats, own.flats, strict=True)])
+        trained = train_stacked(self, model, start, rows, task.version, seeds, {"drift": drift})
+        own, drift, rate = own.take(trained.order), drift.take(trained.order), self.local_rate(task.version)
+        renewed = own
+        if self.option == 1:
+            every = [np.arange(len(client)) for client in rows]
+            control_seeds = [seed.child("control") for seed in seeds]
+            gradients, _ = gradients_stacked(model, start, rows, every, control_seeds)
+            renewed = gradients.take(trained.order)
+        elif rate > 0:
+            moved, scale = trained.models.minus(start), -1 / (trained.steps * rate)
+            renewed = Stack(
+                wide,
+                [
+                    flat * scale[:, None].astype(flat.dtype) - gap
+                    for flat, gap in zip(moved.flats, drift.flats, strict=True)
+                ],
+            )
+        updates = self.updates(task, data, trained, {"control": renewed.minus(own)})
+        return updates, [{"control": renewed.row(i)} for i in range(len(data))]
 
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> ScaffoldState:
         """Step along the mean change; move c by the sampled share, by weight, of the mean change of the c_i."""

@@ -10,6 +10,7 @@ Two encodings, both int64:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError, UpdateError
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Layout, Vector
 
 # One bit is the sign; one is left free, so that the sum of all roundings cannot overflow either.
@@ -59,6 +61,7 @@ class FixedPointSum:
         layout: the layout of the vectors: float32 and float64 alone (see `Layout.wide`).
         limit: the declared range: every |value| ≤ limit.
         total_weight: an upper bound on the sum of all weights.
+        integers: where to sum, int64 [layout.size]; it is set to 0. None for an array of its own.
 
     Raises:
         ConfigError: the range or the total is not a number that sums can be scaled by, or their product is
@@ -66,7 +69,13 @@ class FixedPointSum:
         UpdateError: the layout holds other dtypes.
     """
 
-    def __init__(self, layout: Layout, limit: float, total_weight: float) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        limit: float,
+        total_weight: float,
+        integers: NDArray[np.int64] | None = None,
+    ) -> None:
         if not 1 / _LARGEST <= limit <= _LARGEST:
             raise ConfigError(f"the declared range is ±{limit:g}; it must be between 2^-64 and 2^64.")
         if not 0 <= total_weight <= _LARGEST:
@@ -90,7 +99,8 @@ class FixedPointSum:
                 f"would be rounded to multiples of {2.0**-self.fraction_bits:g}, and smaller ones to 0; declare "
                 f"an update_range of 2^{widest} or less."
             )
-        self.integers: NDArray[np.int64] = np.zeros(layout.size, np.int64)
+        self.integers: NDArray[np.int64] = np.empty(layout.size, np.int64) if integers is None else integers
+        self.integers[:] = 0
         self.weight = Fraction(0)
         self.count = 0
 
@@ -102,16 +112,8 @@ class FixedPointSum:
                 layout, or the weights add up to more than was declared. The sum is then as it was before.
         """
         term = quantised_weight(weight, client)
-        if vector.layout != self.layout:
-            raise UpdateError(
-                f'client "{client}" sent other arrays than the round expects: '
-                f"{self.layout.difference(vector.layout)}."
-            )
-        if self.weight + term > self.total_weight * _EXCESS:
-            raise UpdateError(
-                f'client "{client}" gave its update the weight {weight:g}; with {float(self.weight):g} added '
-                f"before, that is more than the total of {self.total_weight:g} declared for this round."
-            )
+        self._check_layout(vector.layout, client)
+        self._check_weight(term, weight, client)
         bad = self._accumulate(vector, float(term), 1, self.layout.size)
         if bad is not None:
             # Integers can be taken back without a trace: the blocks before the bad one were already added.
@@ -119,6 +121,59 @@ class FixedPointSum:
             raise self._refusal(vector, bad, client)
         self.weight += term
         self.count += 1
+
+    def refusals(self, stack: Stack, clients: Sequence[str]) -> dict[int, UpdateError]:
+        """Return which of these clients' vectors cannot be added, by their place, and why.
+
+        Raises:
+            UpdateError: the stack has another layout.
+        """
+        self._check_layout(stack.layout, clients[0])
+        fits = np.ones(len(clients), np.bool_)
+        for flat in stack.flats:
+            # A NaN fails both comparisons; in float64, for else the limit would be rounded to float32 first.
+            low, high = flat.min(axis=1, initial=0), flat.max(axis=1, initial=0)
+            fits &= (low.astype(np.float64) >= -self.limit) & (high.astype(np.float64) <= self.limit)
+        return {i: self._refusal(stack.row(i), 0, clients[i]) for i in np.flatnonzero(~fits).tolist()}
+
+    def add_stack(self, stack: Stack, weights: Sequence[float], clients: Sequence[str]) -> None:
+        """Add Σ weight·vector over clients whose vectors `refusals` does not name: the bits of as many `add`.
+
+        Raises:
+            UpdateError: the weights add up to more than was declared. The sum is then as it was before.
+        """
+        terms = [quantised_weight(weight, client) for weight, client in zip(weights, clients, strict=True)]
+        total = sum(terms, Fraction(0))
+        self._check_weight(total, float(total), clients[-1])
+        scales = np.array([float(term) for term in terms]) * 2.0**self.fraction_bits
+        start = 0
+        for flat in stack.flats:
+            width = flat.shape[1]
+            columns = min(width, _BLOCK) or 1
+            rows = max(1, _BLOCK // columns)
+            for first in range(0, len(flat), rows):
+                scale = scales[first : first + rows, None]
+                for left in range(0, width, columns):
+                    product = flat[first : first + rows, left : left + columns] * scale
+                    np.rint(product, out=product)
+                    place = slice(start + left, start + left + product.shape[1])
+                    self.integers[place] += product.astype(np.int64).sum(axis=0)
+            start += width
+        self.weight += total
+        self.count += len(clients)
+
+    def _check_layout(self, layout: Layout, client: str) -> None:
+        if layout != self.layout:
+            raise UpdateError(
+                f'client "{client}" sent other arrays than the round expects: {self.layout.difference(layout)}.'
+            )
+
+    def _check_weight(self, term: Fraction, weight: float, client: str) -> None:
+        if self.weight + term > self.total_weight * _EXCESS:
+            raise UpdateError(
+                f'client "{client}" gave its update the weight {weight:g}; with {float(self.weight):g} added '
+                f"before, that is more than the total of {self.total_weight:g} declared for this round."
+            )
 
     def remove(self, vector: Vector, weight: float = 1) -> None:
         """Take back a vector that was added with this weight; the bits are then as they were before."""

@@ -1,7 +1,7 @@
 """What goes between a server and its clients: a Task down, an Update up, and the Aggregate of a cohort."""
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedpact.core.errors import UpdateError
 from fedpact.core.exact import FixedPointSum, Wide, quantised_weight
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Vector
 
 UpdateKind = Literal["delta", "model", "gradient", "statistics"]
@@ -117,6 +118,54 @@ class Update:
 
 
 @dataclass(frozen=True, eq=False)
+class Updates:
+    """What many clients answer, stacked: the fields of as many `Update`s, each an array over the clients.
+
+    Args:
+        clients: who answers.
+        version: the version of the task answered.
+        kind: what `averaged` holds.
+        weights: each client's weight.
+        averaged: stacks of vectors.
+        metrics: numbers [clients].
+    """
+
+    clients: Sequence[str]
+    version: int
+    kind: UpdateKind
+    weights: Sequence[float]
+    averaged: Mapping[str, Stack]
+    metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def one(self, place: int) -> Update:
+        """Return the update of one of the clients, copied."""
+        return Update(
+            client=self.clients[place],
+            version=self.version,
+            kind=self.kind,
+            weight=self.weights[place],
+            averaged={name: stack.row(place) for name, stack in self.averaged.items()},
+            metrics={name: float(numbers[place]) for name, numbers in self.metrics.items()},
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays and numbers of one of the clients, as sent to the server."""
+        return sum(s.layout.nbytes for s in self.averaged.values()) + 8 * len(self.metrics)
+
+    def take(self, places: NDArray[np.int64]) -> "Updates":
+        """Return the updates of the clients at these places."""
+        return Updates(
+            clients=[self.clients[i] for i in places.tolist()],
+            version=self.version,
+            kind=self.kind,
+            weights=[self.weights[i] for i in places.tolist()],
+            averaged={name: stack.take(places) for name, stack in self.averaged.items()},
+            metrics={name: numbers[places] for name, numbers in self.metrics.items()},
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Aggregate:
     """The exact sum of a cohort's updates.
 
@@ -211,6 +260,43 @@ class Accumulator:
             self._answers[update.client] = update.answer
         self._keep({update.client}, update.kind, averaged, summed, metrics, weight)
 
+    def add_stack(self, updates: Updates) -> dict[str, UpdateError]:
+        """Add the updates of many clients, with the same bits as one by one; return client → why it was refused.
+
+        Raises:
+            UpdateError: it is not one client that is at fault: they answer another version, are of another kind or
+                have other arrays than the task or the rest, or weigh more than was declared.
+        """
+        if updates.version != self.task.version:
+            raise UpdateError(
+                f"updates answer version {updates.version} of the model; this round is at version "
+                f"{self.task.version}."
+            )
+        clients = set(updates.clients)
+        self._check(f'client "{updates.clients[0]}"', clients, updates.kind, updates.averaged, {})
+        averaged = self._averaged or self._sums_like(updates.averaged)
+        refused: dict[int, UpdateError] = {}
+        for name, stack in updates.averaged.items():
+            refused = averaged[name].refusals(stack, updates.clients) | refused
+        for name, numbers in updates.metrics.items():
+            for i in np.flatnonzero(~np.isfinite(numbers)).tolist():
+                error = _diverged(f'client "{updates.clients[i]}": {name}', numbers[i])
+                refused.setdefault(i, error)
+        errors = {updates.clients[i]: error for i, error in sorted(refused.items())}
+        if refused:
+            updates = updates.take(
+                np.array([i for i in range(len(updates.clients)) if i not in refused], int)
+            )
+        if not updates.clients:
+            return errors
+        metrics = self._metrics_with({name: Wide.of(a).sum() for name, a in updates.metrics.items()})
+        # The weights are the same for all vectors, so it is the first that refuses, or none.
+        for name, stack in updates.averaged.items():
+            averaged[name].add_stack(stack, updates.weights, updates.clients)
+        weight = sum((quantised_weight(w) for w in updates.weights), Fraction(0))
+        self._keep(set(updates.clients), updates.kind, averaged, {}, metrics, weight)
+        return errors
+
     def merge(self, other: "Accumulator") -> None:
         """Add another partial sum of the same task; one that is refused leaves no trace.
 
@@ -235,7 +321,7 @@ class Accumulator:
         self._answers.update(other._answers)
         self._keep(other.clients, other.kind, averaged, summed, metrics, other.weight)
 
-    def _sums_like(self, vectors: Mapping[str, Vector | FixedPointSum]) -> dict[str, FixedPointSum]:
+    def _sums_like(self, vectors: Mapping[str, Vector | Stack | FixedPointSum]) -> dict[str, FixedPointSum]:
         return {
             name: FixedPointSum(vector.layout, self.limit, self.total_weight)
             for name, vector in vectors.items()
@@ -293,7 +379,7 @@ class Accumulator:
         sender: str,
         clients: Set[str],
         kind: UpdateKind,
-        averaged: Mapping[str, Vector | FixedPointSum],
+        averaged: Mapping[str, Vector | Stack | FixedPointSum],
         summed: Mapping[str, Term],
     ) -> None:
         twice = min(clients & self.clients, default=None)
@@ -340,11 +426,15 @@ def _integers(value: Statistic, name: str) -> Term:
 
 def _metric(value: float, name: str) -> Wide:
     if not math.isfinite(value):
-        raise UpdateError(
-            f"{name} is {value:g}, so training diverged; lower the learning rate or look for such values in the "
-            "client's rows."
-        )
+        raise _diverged(name, value)
     return Wide.of(value, name)
+
+
+def _diverged(name: str, value: float) -> UpdateError:
+    return UpdateError(
+        f"{name} is {value:g}, so training diverged; lower the learning rate or look for such values in the "
+        "client's rows."
+    )
 
 
 def _plus(a: Term, b: Term, name: str) -> Term:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedpact.core.exact import Wide
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Layout, Vector
 
 Kind = Literal["binary", "multiclass", "regression"]
@@ -73,12 +74,75 @@ class Session(Protocol):
         """Make these rows the ones that `gradient` reads; the seed is for dropout and the like."""
         ...
 
-    def gradient(self, index: NDArray[np.int64] | None) -> float:
-        """Write the gradient of the mean loss over these rows (None: all) to `gradients`; return the loss."""
+    def gradient(self, index: NDArray[np.int64] | None) -> Array:
+        """Write the gradient of the mean loss over these rows (None: all) to `gradients`; return the loss.
+
+        The loss is a number, or an array of one number on a device that nobody has waited for yet.
+        """
         ...
 
     def arrays(self, vector: Vector) -> list[Array]:
         """Return a parameter-shaped vector (layout `layout.wide`) as flat arrays that match `weights`."""
+        ...
+
+
+@runtime_checkable
+class DescendingSession(Session, Protocol):
+    """A session that takes a step of plain gradient descent faster than by a gradient and a step along it."""
+
+    def descend(self, index: NDArray[np.int64] | None, lr: float) -> Array:
+        """Move the weights by −lr · the gradient of the mean loss over these rows (None: all); return the loss.
+
+        What `gradients` holds afterwards means nothing.
+        """
+        ...
+
+
+class StackedSession(Protocol):
+    """Many clients' models in memory, trained side by side.
+
+    `weights` and `gradients` hold one array [clients, elements] for each dtype of trained parameters; algorithms
+    compute on them, and on their first rows, in place.
+    """
+
+    weights: Sequence[Array]
+    gradients: Sequence[Array]
+
+    def load(self, weights: Vector, rows: Sequence[Rows], seeds: Sequence[Seed]) -> None:
+        """Start a group of clients from the same weights; `gradient` reads their rows, dropout their seeds."""
+        ...
+
+    def gradient(self, index: NDArray[np.int64], sizes: NDArray[np.int64]) -> Array:
+        """Write the gradients of the mean losses of the first clients to `gradients`; return the losses [k].
+
+        Args:
+            index: which of its rows each of the first k clients takes [k, b].
+            sizes: how many of them count, from the first [k]: the others only fill the array.
+        """
+        ...
+
+    def store(self) -> Stack:
+        """Return a copy of all clients' weights."""
+        ...
+
+    def arrays(self, vectors: Stack | Vector) -> list[Array]:
+        """Return parameter-shaped vectors (layout `layout.wide`) as arrays that match `weights`.
+
+        Of a Stack they are [clients, elements]; of a Vector, the same for all, [elements].
+        """
+        ...
+
+
+@runtime_checkable
+class StackableModel(Model, Protocol):
+    """A model of which many can be trained side by side."""
+
+    def unstackable(self) -> str | None:
+        """Return why this one cannot after all, in a clause such as "it has batch norm"; None if it can."""
+        ...
+
+    def stacked(self) -> StackedSession:
+        """Return this thread's session for many clients."""
         ...
 
 

@@ -15,9 +15,9 @@ from fedpact.core.messages import Aggregate, Everyone, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
-from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import Population
-from fedpact.engine.rounds import Rules, hold_round
+from fedpact.engine.rounds import hold_round
+from fedpact.engine.work import Engine, Rules, Setting
 from fedpact.learn.metrics import COUNTS, ClientSummary, metrics, shapes, statistics, summarise
 
 
@@ -77,22 +77,19 @@ class Evaluation:
 class Evaluate:
     """An algorithm of one task: every client judges the model on its held-out rows and sends sums.
 
-    A client's own metrics are collected beside the sums; one that holds no rows aside sends zeros.
-
-    Args:
-        weights: the weights to judge.
+    A client's own metrics are collected beside the sums; one that holds no rows aside sends zeros. Its state is
+    the weights to judge.
     """
-
-    weights: Vector
 
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
 
-    def init(self, model: Any, seed: Seed) -> None:
-        """There is no state."""
+    def init(self, model: Any, seed: Seed) -> Vector:
+        """Return the weights that training starts from."""
+        return model.initial(seed)
 
-    def task(self, state: None) -> Task:
+    def task(self, state: Vector) -> Task:
         """Ask every client."""
-        return Task("evaluate", arrays={"model": self.weights}, to=Everyone(), answers="collect")
+        return Task("evaluate", arrays={"model": state}, to=Everyone(), answers="collect")
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
@@ -109,8 +106,9 @@ class Evaluate:
         answer = {"rows": len(data.test), "metrics": metrics(kind, sums)}
         return Update(data.id, task.version, "statistics", summed=_counted(sums), answer=answer), kept
 
-    def server(self, model: Any, state: None, aggregate: Aggregate) -> None:
-        """There is no state."""
+    def server(self, model: Any, state: Vector, aggregate: Aggregate) -> Vector:
+        """Leave the weights as they are."""
+        return state
 
 
 def _counted(sums: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[Any]]:
@@ -127,25 +125,35 @@ def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: nan if value is None else value for name, value in values.items()}
 
 
-def evaluate_clients(
-    engine: InProcess,
-    model: Any,
-    weights: Vector,
-    population: Population,
-    round: int,
-    seed: Seed,
-    quorum: int | float = 1,
-) -> Evaluation | None:
-    """Evaluate a model at every client that holds rows aside; None if none does.
+def judging(model: Any, population: Population, seed: Seed, quorum: int | float = 1) -> Setting:
+    """Return the setting in which a model is evaluated.
 
-    Clients that fail are recorded and left out. With fewer answers than the quorum, a number or a share of all
-    clients, there are no metrics: those of whoever is left are not the federation's.
+    Args:
+        model: the model.
+        population: the clients.
+        seed: the job's.
+        quorum: how many clients must answer: a number, or a share of all.
     """
-    algorithm = Evaluate(weights)
-    channel, rules = Channel((), algorithm), Rules(quorum=quorum)
-    task = algorithm.task(None)
+    algorithm = Evaluate()
+    return Setting(algorithm, model, population, Channel((), algorithm), Rules(quorum=quorum), seed)
+
+
+def evaluate_clients(engine: Engine, setting: Setting, weights: Vector, round: int) -> Evaluation | None:
+    """Evaluate weights at every client that holds rows aside; None if none does.
+
+    Clients that fail are recorded and left out. With fewer answers than the quorum there are no metrics: those of
+    whoever is left are not the federation's.
+
+    Args:
+        engine: who runs the clients.
+        setting: as `judging` gives it.
+        weights: the weights to judge.
+        round: how many rounds are behind them.
+    """
+    task, model = setting.algorithm.task(weights), setting.model
+    assert task is not None
     try:
-        outcome = hold_round(engine, algorithm, model, task, population, {}, channel, rules, round, seed)
+        outcome = hold_round(engine, setting, task, {}, round)
     except QuorumError as error:
         return Evaluation({}, {}, {}, {}, error.failures)
     answers = {id: answer for id, answer in outcome.aggregate.answers.items() if answer is not None}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpact.channel.channel import Channel
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
@@ -15,9 +16,9 @@ from fedpact.data.agree import AgreeOnRows, Labels, classes_of, labels_of
 from fedpact.data.preprocess.fit import FitPipeline
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.wording import at_client
-from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import Population
-from fedpact.engine.rounds import Rules, hold_to_end
+from fedpact.engine.rounds import hold_to_end
+from fedpact.engine.work import Engine, Rules, Setting
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def prepare(
     model: Any,
     steps: Sequence[Any],
     population: Population,
-    engine: InProcess,
+    engine: Engine,
     rules: Rules,
     seed: Seed,
 ) -> Preparation:
@@ -143,7 +144,8 @@ def prepare(
 
     def ask(algorithm: Any) -> Any:
         stream = seed.child(type(algorithm).__name__)
-        return hold_to_end(engine, algorithm, None, population, rules, stream, failures)
+        setting = Setting(algorithm, None, population, Channel((), algorithm), rules, stream)
+        return hold_to_end(engine, setting, failures)
 
     agreement = ask(AgreeOnRows(getattr(model, "kind", None)))
     if agreement.shape is not None and not steps:

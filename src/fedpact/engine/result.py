@@ -17,7 +17,7 @@ from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
 from fedpact.data.tables import read_table
-from fedpact.engine.evaluation import Evaluation, evaluate_clients
+from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.models import describe_model, read_model_weights, rebuild_model
@@ -268,7 +268,7 @@ class Fitted:
             QuorumError: every client that does has failed.
         """
         prepared = Prepared(as_population(clients), self._prepared)
-        evaluation = evaluate_clients(InProcess(), self.model, self.weights, prepared, 0, Seed.of(0))
+        evaluation = evaluate_clients(InProcess(), judging(self.model, prepared, Seed.of(0)), self.weights, 0)
         if evaluation is None:
             raise DataError("no client holds test rows aside, so there is nothing to evaluate on.")
         if not evaluation.clients:

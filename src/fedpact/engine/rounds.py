@@ -1,17 +1,15 @@
 """One round: ask, sum exactly as answers come, and hand the algorithm the aggregate."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from fedpact.channel.channel import Channel
-from fedpact.core.algorithm import Algorithm, ClientState
-from fedpact.core.errors import FedpactError, QuorumError, UpdateError
-from fedpact.core.messages import Accumulator, Aggregate, Task
-from fedpact.core.seeds import Seed
-from fedpact.engine.in_process import Answer, InProcess
+from fedpact.core.algorithm import ClientState
+from fedpact.core.errors import QuorumError
+from fedpact.core.messages import Aggregate, Task
 from fedpact.engine.population import Population
 from fedpact.engine.sampler import choose, count_of
+from fedpact.engine.work import Engine, Intake, Setting, Work, reason
 
 
 @dataclass(frozen=True)
@@ -31,99 +29,52 @@ class Outcome:
     aggregate: Aggregate
     kept: Mapping[str, ClientState]
     asked: Sequence[str]
-    failures: Mapping[str, str] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    download_bytes: int = 0
-    upload_bytes: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How rounds are held.
-
-    Args:
-        cohort: how many clients are asked: a number, a share, or None for all.
-        quorum: how many of them must answer: a number, or a share of those asked.
-        update_range: the declared range of every averaged value.
-        fatal: errors of one client that end the round for all.
-    """
-
-    cohort: int | float | None = None
-    quorum: int | float = 1
-    update_range: float = 65536.0
-    fatal: tuple[type[Exception], ...] = ()
+    failures: Mapping[str, str]
+    seconds: Mapping[str, float]
+    download_bytes: int
+    upload_bytes: Mapping[str, int]
 
 
 def hold_round(
-    engine: InProcess,
-    algorithm: Algorithm[Any],
-    model: Any,
-    task: Task,
-    population: Population,
-    kept: Mapping[str, ClientState],
-    channel: Channel,
-    rules: Rules,
-    round: int,
-    seed: Seed,
+    engine: Engine, setting: Setting, task: Task, kept: Mapping[str, ClientState], round: int
 ) -> Outcome:
     """Ask the clients that a task is for and add up their answers; failures are recorded and left out.
 
     Args:
         engine: who runs the clients.
-        algorithm: the algorithm.
-        model: the model, for the clients.
+        setting: algorithm, model, clients, channel and rules.
         task: the task.
-        population: the clients.
         kept: what clients kept from earlier rounds.
-        channel: what updates go through.
-        rules: cohort, quorum and range.
         round: the round, for the choice of clients and the random streams.
-        seed: the job's.
 
     Raises:
         QuorumError: fewer clients answered than the quorum; every reason is named.
         ConfigError: a mistake in the job, which every client would make again; so of any of `FATAL`.
     """
+    population, rules = setting.population, setting.rules
     present = population.ids(round)
-    ids = choose(task.to, present, rules.cohort, round, seed)
+    ids = choose(task.to, present, rules.cohort, round, setting.seed)
     weights, failures = _weights(population, ids, task)
-    accumulator = Accumulator(task, rules.update_range, sum(weights.values()), len(present))
-    context = channel.context(task.version)
-    answered: dict[str, ClientState] = {}
-    seconds: dict[str, float] = {}
-    upload: dict[str, int] = {}
-    first_error: Exception | None = None
-    stream = seed.child("round", round, task.verb)
-    for answer in engine.ask(
-        algorithm, model, task, population, list(weights), kept, channel, context, stream
-    ):
-        seconds[answer.client] = answer.seconds
-        error = _take(answer, accumulator, weights[answer.client])
-        if isinstance(error, rules.fatal):
-            raise error
-        if error is not None:
-            first_error = first_error or error
-            failures[answer.client] = reason(error)
-            continue
-        if answer.update is not None and answer.kept is not None:
-            upload[answer.client] = answer.update.nbytes
-            if answer.kept:
-                answered[answer.client] = answer.kept
+    context = setting.channel.context(task.version)
+    stream = setting.seed.child("round", round, task.verb)
+    work = Work(setting, task, kept, context, stream, weights, len(present))
+    intake = Intake(work, failures=failures)
+    engine.ask(work, list(weights), intake)
     needed = max(1, count_of(rules.quorum, len(ids)))
-    if accumulator.count < needed:
-        reasons = "; ".join(f"{id}: {why}" for id, why in failures.items())
+    if intake.sums.count < needed:
+        reasons = "; ".join(f"{id}: {why}" for id, why in intake.failures.items())
         raise QuorumError(
-            f"round {round + 1}: {accumulator.count} of {len(ids)} clients answered, {needed} are needed. {reasons}",
-            failures,
-        ) from first_error
+            f"round {round + 1}: {intake.sums.count} of {len(ids)} clients answered, {needed} are needed. {reasons}",
+            intake.failures,
+        ) from intake.first_error
     return Outcome(
-        aggregate=channel.decode(accumulator.aggregate(), context),
-        kept=answered,
+        aggregate=setting.channel.decode(intake.sums.aggregate(), context),
+        kept=intake.kept,
         asked=ids,
-        failures=failures,
-        seconds=seconds,
+        failures=intake.failures,
+        seconds=intake.seconds,
         download_bytes=task.nbytes * len(weights),
-        upload_bytes=upload,
+        upload_bytes=intake.upload_bytes,
     )
 
 
@@ -141,52 +92,20 @@ def _weights(
     return weights, failures
 
 
-def reason(error: Exception) -> str:
-    """Return why a client failed, in a sentence; errors of other libraries keep their type."""
-    text = str(error)
-    return text if isinstance(error, FedpactError | TimeoutError) else f"{type(error).__name__}: {text}"
-
-
-def _take(answer: Answer, accumulator: Accumulator, most: float) -> Exception | None:
-    if answer.update is None:
-        return answer.error
-    if answer.update.weight > most:
-        return UpdateError(
-            f'client "{answer.client}" gave its update the weight {answer.update.weight:g}; it has announced {most:g}.'
-        )
-    try:
-        accumulator.add(answer.update)
-    except UpdateError as error:
-        return error
-    return None
-
-
-def hold_to_end(
-    engine: InProcess,
-    algorithm: Algorithm[Any],
-    model: Any,
-    population: Population,
-    rules: Rules,
-    seed: Seed,
-    failures: dict[str, str] | None = None,
-) -> Any:
+def hold_to_end(engine: Engine, setting: Setting, failures: dict[str, str] | None = None) -> Any:
     """Run an algorithm that says itself when it is done, such as a statistic, and return its last state.
 
     Args:
         engine: who runs the clients.
-        algorithm: the algorithm.
-        model: the model, for the clients.
-        population: the clients.
-        rules: quorum and range.
-        seed: of this run.
+        setting: algorithm, model, clients, channel and rules.
         failures: where to note client → why it failed.
     """
-    state = algorithm.init(model, seed)
-    channel = Channel((), algorithm)
+    algorithm = setting.algorithm
+    state = algorithm.init(setting.model, setting.seed)
     step = 0
     while (task := algorithm.task(state)) is not None:
-        outcome = hold_round(engine, algorithm, model, task, population, {}, channel, rules, step, seed)
-        state = algorithm.server(model, state, outcome.aggregate)
+        outcome = hold_round(engine, setting, task, {}, step)
+        state = algorithm.server(setting.model, state, outcome.aggregate)
         if failures is not None:
             failures.update(outcome.failures)
         step += 1

@@ -5,18 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.messages import Cohort
-from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_counts
-from fedpact.engine.evaluation import Evaluation, evaluate_clients
-from fedpact.engine.in_process import InProcess
-from fedpact.engine.population import Population
-from fedpact.engine.rounds import Outcome, Rules, hold_round
+from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
+from fedpact.engine.rounds import Outcome, hold_round
 from fedpact.engine.stop import goodness
+from fedpact.engine.work import Engine, Setting
 from fedpact.learn.metrics import check_name
 
 Record = Mapping[str, Any]
@@ -103,36 +100,21 @@ class Runner:
 
     Args:
         job: the job.
-        algorithm: the algorithm.
-        rules: the stop rules.
-        channel: what updates go through.
+        stop_rules: the stop rules.
         engine: who runs the clients.
-        population: the clients, prepared.
-        model: the model.
+        setting: algorithm, model, clients, channel and rules.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        algorithm: Any,
-        rules: Sequence[Any],
-        channel: Channel,
-        engine: InProcess,
-        population: Population,
-        model: Any,
-    ) -> None:
+    def __init__(self, job: Job, stop_rules: Sequence[Any], engine: Engine, setting: Setting) -> None:
         self._job = job
-        self._algorithm = algorithm
-        self._stop_rules = rules
-        self._channel = channel
+        self._stop_rules = stop_rules
         self._engine = engine
-        self._population = population
-        self._model = model
-        self._seed = Seed.of(job.seed)
+        self._setting = setting
+        self._algorithm: Any = setting.algorithm
         self._evaluated: tuple[int, Evaluation | None] | None = None
-        self._rules = Rules(job.cohort, job.quorum, job.update_range)
+        self._judging = judging(setting.model, setting.population, setting.seed, job.quorum)
         # Rows that cannot be read are the user's to mend before a run starts, and a failure like others after.
-        self._first_rules = replace(self._rules, fatal=(DataError,))
+        self._at_first = replace(setting, rules=replace(setting.rules, fatal=(DataError,)))
 
     def go(self, progress: Progress, keep: Keep, save: Save | None, on_round: OnRound | None) -> str:
         """Run rounds until the job is done, and return why it ended; `progress` is brought up to date.
@@ -158,15 +140,7 @@ class Runner:
         """Evaluate the present model on all held-out rows, once; None if no client has any."""
         round = len(progress.history)
         if self._evaluated is None or self._evaluated[0] != round:
-            evaluation = evaluate_clients(
-                self._engine,
-                self._model,
-                progress.state.model,
-                self._population,
-                round,
-                self._seed,
-                self._job.quorum,
-            )
+            evaluation = evaluate_clients(self._engine, self._judging, progress.state.model, round)
             self._evaluated = round, evaluation
             if evaluation:
                 progress.note_failures(round, evaluation.failures, "evaluation: ")
@@ -199,19 +173,9 @@ class Runner:
                 f"{type(self._algorithm).__name__} chooses itself whom it asks, so cohort={self._job.cohort} would "
                 "have no effect; leave cohort out."
             )
-        outcome = hold_round(
-            self._engine,
-            self._algorithm,
-            self._model,
-            task,
-            self._population,
-            progress.kept,
-            self._channel,
-            self._rules if number else self._first_rules,
-            number,
-            self._seed,
-        )
-        progress.state = self._algorithm.server(self._model, progress.state, outcome.aggregate)
+        setting = self._setting if number else self._at_first
+        outcome = hold_round(self._engine, setting, task, progress.kept, number)
+        progress.state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
         progress.kept.update(outcome.kept)
         record = _record(number + 1, outcome)
         progress.history.append(record)

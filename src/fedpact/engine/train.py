@@ -31,11 +31,11 @@ from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import prepare
 from fedpact.engine.progress import showing_rounds
 from fedpact.engine.result import Fitted, Result
-from fedpact.engine.rounds import Rules
 from fedpact.engine.runner import Keep, OnRound, Progress, Record, Runner
 from fedpact.engine.sampler import check_cohort
 from fedpact.engine.sources import data_in_full, load_clients
 from fedpact.engine.stop import STOP_RULES, StopRule
+from fedpact.engine.work import Rules, Setting
 from fedpact.learn.metrics import check_name
 from fedpact.store.checkpoint import Checkpoints
 
@@ -328,7 +328,9 @@ def _hold(
                 f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
             )
     population = Prepared(raw, lambda data: preparation.client(data, model.input_dtype))
-    runner = Runner(job, parts.algorithm, parts.rules, channel, engine, population, model)
+    rules = Rules(job.cohort, job.quorum, job.update_range)
+    setting = Setting(parts.algorithm, model, population, channel, rules, seed)
+    runner = Runner(job, parts.rules, engine, setting)
 
     def save(progress: Progress, score: float | None) -> None:
         if place and checkpoints:

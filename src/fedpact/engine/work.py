@@ -1,0 +1,207 @@
+"""What an engine is given and what it gives back: a round's work, and the intake of its answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fedpact.channel.channel import Channel, RoundContext
+from fedpact.core.algorithm import Algorithm, ClientState
+from fedpact.core.errors import (
+    ChannelError,
+    ConfigError,
+    DependencyError,
+    FedpactError,
+    ModelError,
+    UpdateError,
+)
+from fedpact.core.messages import Accumulator, Task, Update, Updates
+from fedpact.core.seeds import Seed
+from fedpact.engine.population import Population
+
+# Mistakes in the job, which every client would make again: these end the run instead of the client's round.
+FATAL = (ChannelError, ConfigError, DependencyError, ModelError)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How rounds are held.
+
+    Args:
+        cohort: how many clients are asked: a number, a share, or None for all.
+        quorum: how many of them must answer: a number, or a share of those asked.
+        update_range: the declared range of every averaged value.
+        fatal: errors of one client that end the round for all.
+    """
+
+    cohort: int | float | None = None
+    quorum: int | float = 1
+    update_range: float = 65536.0
+    fatal: tuple[type[Exception], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What stays the same from one round to the next.
+
+    Args:
+        algorithm: the algorithm.
+        model: the model that its clients run with.
+        population: the clients.
+        channel: what updates go through.
+        rules: cohort, quorum and range.
+        seed: the job's.
+    """
+
+    algorithm: Algorithm[Any]
+    model: Any
+    population: Population
+    channel: Channel
+    rules: Rules
+    seed: Seed
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What the clients of one round are asked.
+
+    Args:
+        setting: what stays the same.
+        task: the task.
+        kept: what clients kept from earlier rounds.
+        context: what the channel may know of the round.
+        seed: of this task; each client draws from its child ("client", id).
+        weights: client → the weight that it has announced.
+        present: how many clients there were to sample from.
+    """
+
+    setting: Setting
+    task: Task
+    kept: Mapping[str, ClientState]
+    context: RoundContext
+    seed: Seed
+    weights: Mapping[str, float]
+    present: int
+
+    def client(self, id: str) -> tuple[Update, ClientState]:
+        """Run one client: its update as it leaves the client, and what it keeps."""
+        setting = self.setting
+        data = setting.population.load(id)
+        kept = self.kept.get(id, {})
+        seed = self.seed.child("client", id)
+        update, keeps = setting.algorithm.client(setting.model, self.task, data, kept, seed)
+        return setting.channel.encode(update, self.context), keeps
+
+    def accumulator(self) -> Accumulator:
+        """Return an empty sum for the answers, of all or of some of the clients."""
+        total = sum(self.weights.values())
+        return Accumulator(self.task, self.setting.rules.update_range, total, self.present)
+
+
+@dataclass
+class Intake:
+    """The answers to a round's work as they come: added up exactly, with what became of each client.
+
+    Args:
+        work: the work.
+        sums: the sum of what was taken in.
+        kept: client → what it keeps for its next round, where it keeps anything.
+        seconds: client → how long it took.
+        upload_bytes: client → arrays sent up.
+        failures: client → why it is not in the sum.
+        first_error: the first client's error.
+    """
+
+    work: Work
+    sums: Accumulator = field(init=False)
+    kept: dict[str, ClientState] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    upload_bytes: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    first_error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.sums = self.work.accumulator()
+
+    def take(self, update: Update, kept: ClientState, seconds: float) -> None:
+        """Take in one client's answer, or note why it is refused."""
+        id, most = update.client, self.work.weights[update.client]
+        try:
+            if update.weight > most:
+                raise _overweight(id, update.weight, most)
+            self.sums.add(update)
+        except UpdateError as error:
+            self.fail(id, error, seconds)
+            return
+        self.seconds[id] = seconds
+        self.upload_bytes[id] = update.nbytes
+        if kept:
+            self.kept[id] = kept
+
+    def take_stack(self, updates: Updates, kept: Sequence[ClientState], seconds: float) -> None:
+        """Take in the answers of many clients.
+
+        Args:
+            updates: their updates.
+            kept: what each keeps, in their order.
+            seconds: how long all of them took together.
+        """
+        each, nbytes = seconds / len(updates.clients), updates.nbytes
+        for id, weight in zip(updates.clients, updates.weights, strict=True):
+            if weight > self.work.weights[id]:
+                raise _overweight(id, weight, self.work.weights[id])
+        refused = self.sums.add_stack(updates)
+        for id, error in refused.items():
+            self.fail(id, error, each)
+        for id, keeps in zip(updates.clients, kept, strict=True):
+            if id not in refused:
+                self.seconds[id] = each
+                self.upload_bytes[id] = nbytes
+                if keeps:
+                    self.kept[id] = keeps
+
+    def fail(self, id: str, error: Exception, seconds: float) -> None:
+        """Note why a client is not in the sum.
+
+        Raises:
+            Exception: the error itself, where it ends the round for all.
+        """
+        if isinstance(error, self.work.setting.rules.fatal):
+            raise error
+        self.first_error = self.first_error or error
+        self.failures[id] = reason(error)
+        self.seconds[id] = seconds
+
+    def merge(self, other: "Intake") -> None:
+        """Add what another intake of the same work has taken in from other clients."""
+        self.sums.merge(other.sums)
+        self.kept.update(other.kept)
+        self.seconds.update(other.seconds)
+        self.upload_bytes.update(other.upload_bytes)
+        self.failures.update(other.failures)
+        self.first_error = self.first_error or other.first_error
+
+
+class Engine(Protocol):
+    """Who runs the clients of a round."""
+
+    def ask(self, work: Work, ids: Sequence[str], intake: Intake) -> None:
+        """Run these clients and take in their answers; what fails of one client is its own.
+
+        Raises:
+            FedpactError: a mistake in the job (`FATAL`), or an error that the round's rules call fatal.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds, such as processes."""
+        ...
+
+
+def reason(error: Exception) -> str:
+    """Return why a client failed, in a sentence; errors of other libraries keep their type."""
+    text = str(error)
+    return text if isinstance(error, FedpactError | TimeoutError) else f"{type(error).__name__}: {text}"
+
+
+def _overweight(id: str, weight: float, most: float) -> UpdateError:
+    return UpdateError(f'client "{id}" gave its update the weight {weight:g}; it has announced {most:g}.')
