@@ -11,9 +11,11 @@ from fedpact.algorithms import ALGORITHMS
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
+from fedpact.engine.folder import RunFolder
 from fedpact.engine.result import Result
 from fedpact.engine.runner import Progress
 from fedpact.store.checkpoint import Checkpoints
+from fedpact.store.states import states_for
 
 
 def two_classes(count: int = 4, rows: int = 20, width: int = 3, seed: int = 0) -> list[ClientData]:
@@ -52,15 +54,24 @@ def outcome(result: Result) -> dict[str, Any]:
 def state_like(folder: Path) -> dict[str, Any]:
     """Return a fresh state of the algorithm of a finished run, which its checkpoints are read with."""
     result = Result.load(folder)
-    return Progress(ALGORITHMS.build(result.job.algorithm).init(result.fitted.model, Seed.of(0))).contents()
+    return {"state": ALGORITHMS.build(result.job.algorithm).init(result.fitted.model, Seed.of(0))}
 
 
 def last_state(folder: Path) -> dict[str, Any]:
     """Return what the newest checkpoint of a finished run holds but how long it took."""
-    content = Checkpoints(folder / "checkpoints").load(like=state_like(folder))
-    for record in [*content["history"], *content["clients"].values()]:
+    place = RunFolder(folder)
+    progress = Progress(None, states_for(place.states))
+    place.go_back(progress, Checkpoints(place.checkpoints).load(like=state_like(folder)))
+    clients = dict(progress.clients.items())
+    for record in [*progress.history, *clients.values()]:
         del record["seconds"]
-    return content
+    return {
+        "state": progress.state,
+        "kept": {id: progress.kept.get(id) for id in sorted(progress.kept.ids())},
+        "history": progress.history,
+        "clients": clients,
+        "failures": progress.failures,
+    }
 
 
 def same_bits(a: Any, b: Any) -> bool:

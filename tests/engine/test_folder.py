@@ -40,6 +40,8 @@ def test_finished_run_has_these_files(tmp_path: Path) -> None:
     assert contents(tmp_path / "run").keys() == {
         "job.json",
         "preparation.json",
+        "engine.json",
+        "history.jsonl",
         "checkpoints/round-00000002.safetensors",
         "checkpoints/round-00000003.safetensors",
         "model.safetensors",
@@ -100,7 +102,7 @@ def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
         "update_range": 8.0,
         "initial_sha256": "a" * 64,
     }
-    may_change = {"name", "data", "rounds", "stop", "evaluate_every", "initial"}
+    may_change = {"name", "data", "rounds", "stop", "evaluate_every", "evaluate_cohort", "initial"}
     assert others.keys() | may_change == fp.Job.model_fields.keys()
     for name, value in others.items():
         with pytest.raises(

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from fedpact.core import Entry, Layout, Vector
 from fedpact.core.errors import CheckpointError, ConfigError, FedpactError
+from fedpact.store import checkpoint
 from fedpact.store.checkpoint import Checkpoints, read_info
 from fedpact.store.modelfile import save_model
+from fedpact.store.tensors import TensorFile
 
 JOB, OTHER = "a" * 64, "b" * 64
 
@@ -186,6 +188,26 @@ def test_best_one_is_chosen_among_those_that_measure_what_the_newest_score_does(
     for round, (score, name) in enumerate(scores, start=1):
         checkpoints.save(round, content(round), job=JOB, score=score, scored_by=name)
     assert checkpoints.rounds() == [3, 5]
+
+
+def test_save_reads_no_checkpoint_that_was_read_before_however_many_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = saved(tmp_path, range(1, 2)).read_bytes()
+    checkpoints = Checkpoints(tmp_path, keep_every=1)
+    for round in range(2, 1200):
+        checkpoints.path(round).write_bytes(data)
+    checkpoints.save(1200, content(), job=JOB)
+    read: list[Path] = []
+
+    def noting(path: Path) -> TensorFile:
+        read.append(path)
+        return TensorFile(path)
+
+    monkeypatch.setattr(checkpoint, "TensorFile", noting)
+    checkpoints.save(1201, content(), job=JOB)
+    assert len(checkpoints.rounds()) == 1201
+    assert read == [checkpoints.path(1201)]
 
 
 def test_nothing_else_in_the_folder_is_deleted(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from fedpact.cli.common import AsJson, Output
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from fedpact.engine.result import Fitted
 
@@ -71,11 +72,11 @@ def _answers(fitted: "Fitted", rows: "pd.DataFrame", proba: bool, with_input: bo
 
     if proba and fitted.preparation.labels.kind == "regression":
         raise ConfigError("a regression has no class probabilities; leave out --proba.")
-    columns: dict[str, Any] = {"row": range(1, len(rows) + 1), "prediction": fitted.predict(rows)}
+    columns: dict[str, Any] = {"row": range(1, len(rows) + 1), **_columns("prediction", fitted.predict(rows))}
     if proba:
         shares = fitted.predict_proba(rows)
-        classes = fitted.preparation.labels.classes
-        columns |= {f"probability of {name}": shares[:, place] for place, name in enumerate(classes)}
+        for place, name in enumerate(fitted.preparation.labels.classes):
+            columns |= _columns(f"probability of {name}", shares[..., place])
     answers = pd.DataFrame(columns)
     if not with_input:
         return answers
@@ -85,6 +86,16 @@ def _answers(fitted: "Fitted", rows: "pd.DataFrame", proba: bool, with_input: bo
             f'the rows have a column "{twice[0]}" of their own; leave --with-input out, or rename it.'
         )
     return pd.concat([answers[["row"]], rows.reset_index(drop=True), answers.drop(columns="row")], axis=1)
+
+
+def _columns(name: str, values: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
+    """Return a column, or one for every position of a row, counted from 1: "prediction 2", "prediction 2.1"."""
+    import numpy as np
+
+    if values.ndim == 1:
+        return {name: values}
+    places = np.ndindex(values.shape[1:])
+    return {f"{name} {'.'.join(str(i + 1) for i in place)}": values[:, *place] for place in places}
 
 
 def _write(answers: "pd.DataFrame", out: Path) -> None:

@@ -20,13 +20,18 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a finished run as one HTML file, to be read, printed and sent."""
+    from fedpact.core.errors import ConfigError
+    from fedpact.data.federation import Federation
     from fedpact.engine.sources import load_clients
     from fedpact.report.html import run_page, verdict
     from fedpact.report.source import load_run
     from fedpact.store.files import write_atomically
 
     result = load_run(folder)
-    labels = load_clients(result.job).describe() if with_data else None
+    clients = load_clients(result.job) if with_data else None
+    if not isinstance(clients, Federation | None):
+        raise ConfigError("the labels of a population are not read for a report; leave --with-data out.")
+    labels = clients.describe() if clients else None
     path = out or folder / "report.html"
     write_atomically(path, run_page(result, labels).encode())
     output = Output(as_json)

@@ -34,6 +34,12 @@ def run(
             show_default=False,
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Who runs the clients: auto, in_process, batched, workers or ray.")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes at most; one a core unless given.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
@@ -51,8 +57,12 @@ def run(
     output.say(f"Job {job.name} ({job.digest[:8]}), at most {many(job.rounds, 'round')}, kept in {place}")
     again = ["fedpact", "run", str(job_file), "--resume", "--folder", str(place)]
     again += [word for text in settings or [] for word in ("--set", text)]
+    again += ["--engine", engine] if engine != "auto" else []
+    again += ["--workers", str(workers)] if workers is not None else []
     try:
-        result = run_job(job, folder=place, resume=resume, progress=not quiet)
+        result = run_job(
+            job, engine=engine, workers=workers, folder=place, resume=resume, progress=not quiet
+        )
     except KeyboardInterrupt:
         _say_stopped(place, shlex.join(again))
         raise typer.Exit(INTERRUPTED) from None
@@ -123,6 +133,7 @@ def _show(output: Output, result: "Result", place: Path) -> None:
         f"The run ended because: {result.stopped}.",
         f"{words.many(len(result.history), 'round')} took {words.duration(result.seconds)}; clients sent "
         f"{words.size(result.upload_bytes)} and were sent {words.size(result.download_bytes)}.",
+        f"Clients were trained {result.engine}.",
         f"The result is in {place}",
     )
     output.command("fedpact", "report", str(place), before="To read it: ")

@@ -15,7 +15,9 @@ from fedpact.core.errors import ConfigError, suggest
 from fedpact.core.registry import Spec
 
 # What `data` says about where rows are and how they are dealt out.
+_POPULATIONS = {"parquet", "sqlite", "folder"}
 _WHEREABOUTS = {"clients", "table", "by", "names", "test", "seed", "stratify", "partition", "alpha"}
+_WHEREABOUTS |= _POPULATIONS | {"client", "query"}
 
 
 class Job(BaseModel):
@@ -39,6 +41,8 @@ class Job(BaseModel):
         update_range: the declared range of every averaged value: |value| ≤ update_range.
         stop: rules that end the run before its last round.
         evaluate_every: evaluate on held-out rows every so many rounds; 0 for after the last only.
+        evaluate_cohort: how many of the clients that hold rows aside are asked then: a number, a share, or None for
+            all.
         initial: a model file to start from; None for weights drawn from the seed.
         initial_sha256: the SHA-256 of that file, in hex; filled in when the job is completed.
     """
@@ -59,6 +63,7 @@ class Job(BaseModel):
     update_range: float = Field(default=65536.0, ge=2.0**-64, le=2.0**64)
     stop: tuple[Spec, ...] = ()
     evaluate_every: int = Field(default=1, ge=0)
+    evaluate_cohort: int | float | None = None
     initial: str | None = None
     initial_sha256: str | None = None
 
@@ -78,7 +83,7 @@ class Job(BaseModel):
         items = value if isinstance(value, list | tuple) else [value]
         return [{"name": item} if isinstance(item, str) else item for item in items]
 
-    @field_validator("cohort", "quorum", mode="before")
+    @field_validator("cohort", "quorum", "evaluate_cohort", mode="before")
     @classmethod
     def _number_or_share(cls, value: Any) -> Any:
         value = _plain(value)
@@ -141,7 +146,7 @@ class Job(BaseModel):
     def names_rows(self) -> bool:
         """Whether `data` says where rows are, so that the job can be run without being given clients."""
         data = self.data or {}
-        return "table" in data or "clients" in data or "seed" in data
+        return "table" in data or "clients" in data or "seed" in data or not _POPULATIONS.isdisjoint(data)
 
     def _said(self, left_out: set[str]) -> dict[str, Any]:
         settings = self.model_dump(mode="json", exclude={"data", "initial", *left_out})
@@ -163,7 +168,7 @@ class Job(BaseModel):
 
         A checkpoint may be continued by any job of the same lineage, so that a run can be made longer.
         """
-        settings = self._said({"name", "rounds", "stop", "evaluate_every"})
+        settings = self._said({"name", "rounds", "stop", "evaluate_every", "evaluate_cohort"})
         return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
 
 

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import DataError, QuorumError
-from fedpact.core.messages import Aggregate, Everyone, Task, Update
+from fedpact.core.messages import Aggregate, Cohort, Everyone, Named, Recipients, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
-from fedpact.engine.population import Population
+from fedpact.engine.population import Population, holding_tests
 from fedpact.engine.rounds import hold_round
+from fedpact.engine.sampler import choose
 from fedpact.engine.work import Engine, Rules, Setting
 from fedpact.learn.metrics import COUNTS, ClientSummary, metrics, shapes, statistics, summarise
 
@@ -89,7 +90,12 @@ class Evaluate:
 
     def task(self, state: Vector) -> Task:
         """Ask every client."""
-        return Task("evaluate", arrays={"model": state}, to=Everyone(), answers="collect")
+        return self.of(state, Everyone())
+
+    @staticmethod
+    def of(weights: Vector, to: Recipients) -> Task:
+        """Return the task to judge these weights."""
+        return Task("evaluate", arrays={"model": weights}, to=to, answers="collect")
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
@@ -102,7 +108,9 @@ class Evaluate:
         if data.test.y is None:
             raise DataError(f'client "{data.id}": the test rows have no labels.')
         scores = model.predict(task.arrays["model"], data.test.x)
-        sums = statistics(kind, data.test.y, scores, classes)
+        # Where an example has a label at every position, each is judged as a row is.
+        labels = data.test.y.reshape(-1)
+        sums = statistics(kind, labels, scores.reshape(-1, *scores.shape[data.test.y.ndim :]), classes)
         answer = {"rows": len(data.test), "metrics": metrics(kind, sums)}
         return Update(data.id, task.version, "statistics", summed=_counted(sums), answer=answer), kept
 
@@ -125,21 +133,28 @@ def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: nan if value is None else value for name, value in values.items()}
 
 
-def judging(model: Any, population: Population, seed: Seed, quorum: int | float = 1) -> Setting:
+def judging(
+    model: Any,
+    population: Population,
+    seed: Seed,
+    quorum: int | float = 1,
+    cohort: int | float | None = None,
+) -> Setting:
     """Return the setting in which a model is evaluated.
 
     Args:
         model: the model.
         population: the clients.
         seed: the job's.
-        quorum: how many clients must answer: a number, or a share of all.
+        quorum: how many clients must answer: a number, or a share of those asked.
+        cohort: how many of those that hold rows aside are asked: a number, a share, or None for all.
     """
     algorithm = Evaluate()
-    return Setting(algorithm, model, population, Channel((), algorithm), Rules(quorum=quorum), seed)
+    return Setting(algorithm, model, population, Channel((), algorithm), Rules(cohort, quorum), seed)
 
 
 def evaluate_clients(engine: Engine, setting: Setting, weights: Vector, round: int) -> Evaluation | None:
-    """Evaluate weights at every client that holds rows aside; None if none does.
+    """Evaluate weights at clients that hold rows aside; None if none does.
 
     Clients that fail are recorded and left out. With fewer answers than the quorum there are no metrics: those of
     whoever is left are not the federation's.
@@ -150,8 +165,11 @@ def evaluate_clients(engine: Engine, setting: Setting, weights: Vector, round: i
         weights: the weights to judge.
         round: how many rounds are behind them.
     """
-    task, model = setting.algorithm.task(weights), setting.model
-    assert task is not None
+    ids, model = holding_tests(setting.population, round), setting.model
+    if not ids:
+        return None
+    chosen = choose(Cohort(), ids, setting.rules.cohort, round, setting.seed.child("evaluation"))
+    task = Evaluate.of(weights, Named(tuple(chosen)))
     try:
         outcome = hold_round(engine, setting, task, {}, round)
     except QuorumError as error:

@@ -1,21 +1,26 @@
 """A run's folder: what was asked for, how the rows were prepared, checkpoints, and the result."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fedpact.core.errors import CheckpointError, ConfigError, ModelError
 from fedpact.core.job import Job
+from fedpact.engine.auto import Arithmetic
 from fedpact.engine.preparation import Preparation
+from fedpact.engine.runner import Progress
 from fedpact.store.files import cannot, locked, remove_leftovers, write_atomically
+from fedpact.store.records import Records
+from fedpact.store.totals import ClientTotals
 
 
 class RunFolder:
     """One folder holds one run.
 
-    `job.json`, `preparation.json`, `checkpoints/`; and when the run has ended `model.safetensors`,
+    `job.json`, `preparation.json`, `engine.json`, `checkpoints/`, `history.jsonl` and `failures.jsonl` with a record a
+    line, `states` where clients keep something; and when the run has ended `model.safetensors`,
     `result.json`, `history.csv` and `clients.csv`.
     """
 
@@ -24,6 +29,10 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self._job = path / "job.json"
         self._preparation = path / "preparation.json"
+        self._engine = path / "engine.json"
+        self.states = path / "states"
+        self._history = Records(path / "history.jsonl")
+        self._failures = Records(path / "failures.jsonl")
 
     @classmethod
     @contextmanager
@@ -88,10 +97,11 @@ class RunFolder:
         """Whether there is a run in it; one that ended before its first checkpoint has left none."""
         return self._job.exists()
 
-    def begin(self, job: Job, preparation: Preparation) -> None:
-        """Write down the job and, for a run that starts, how its rows are prepared.
+    def begin(self, job: Job, preparation: Preparation, arithmetic: Arithmetic | None = None) -> None:
+        """Write down the job and, for a run that starts, how its rows are prepared and its clients trained.
 
-        That is kept because a resumed run must not fit it anew: clients may have changed.
+        That is kept because a resumed run must not fit it anew: clients may have changed; and because clients that
+        are trained in another way differ in their last bits.
 
         Raises:
             FedpactError: the folder cannot be written to.
@@ -99,11 +109,37 @@ class RunFolder:
         if not self.begun:
             plain = json.dumps(preparation.to_json(), ensure_ascii=False)
             write_atomically(self._preparation, plain.encode())
+            write_atomically(self._engine, json.dumps({"arithmetic": arithmetic}).encode())
         elif self.read_job() == job:
             return
         # Last, since it says that there is a run.
         plain = json.dumps(job.model_dump(mode="json"), indent=2, ensure_ascii=False)
         write_atomically(self._job, plain.encode())
+
+    def noted(self, progress: Progress) -> dict[str, Any]:
+        """Return what a checkpoint holds, with how far the records go; those that are new are appended first.
+
+        Raises:
+            FedpactError: a file cannot be written.
+        """
+        self._history.append(progress.history[len(self._history) :])
+        self._failures.append(progress.failures[len(self._failures) :])
+        positions = {"history": self._history.position(), "failures": self._failures.position()}
+        return {**progress.contents(), **positions}
+
+    def go_back(self, progress: Progress, contents: Mapping[str, Any]) -> None:
+        """Bring progress to where it was when a checkpoint with these contents was saved.
+
+        Raises:
+            CheckpointError: the records or states that it refers to are damaged or gone.
+        """
+        progress.state = contents["state"]
+        progress.kept.restore(contents["kept"])
+        progress.clients = ClientTotals.of(contents["clients"])
+        for records, name in ((self._history, "history"), (self._failures, "failures")):
+            records.cut(contents[name])
+        progress.history = [dict(record) for record in self._history.read()]
+        progress.failures = [dict(record) for record in self._failures.read()]
 
     def read_job(self) -> Job:
         """Return the job of this folder.
@@ -118,6 +154,20 @@ class RunFolder:
         except (OSError, ValueError, TypeError, ConfigError) as error:
             raise CheckpointError(f'"{self._job}" cannot be read: {error}') from None
 
+    def read_arithmetic(self) -> Arithmetic | None:
+        """Return the way in which the engine of the run in this folder chose to train; None if it had no choice.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        try:
+            arithmetic = json.loads(self._engine.read_text(encoding="utf-8"))["arithmetic"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f'"{self._engine}" cannot be read: {error}') from None
+        if arithmetic not in (None, *get_args(Arithmetic)):
+            raise CheckpointError(f'"{self._engine}" names no way of training: {arithmetic!r}.')
+        return arithmetic
+
     def read_preparation(self) -> Preparation:
         """Return how the rows of the run in this folder are prepared.
 
@@ -131,7 +181,7 @@ class RunFolder:
 
 
 def _what_must_be_alike(before: Job, now: Job) -> tuple[dict[str, Any], dict[str, Any]]:
-    may_change = {"name", "rounds", "stop", "evaluate_every", "initial"}
+    may_change = {"name", "rounds", "stop", "evaluate_every", "evaluate_cohort", "initial"}
     if now.initial and now.initial_sha256 is None:
         may_change.add("initial_sha256")
     a, b = (job.model_dump(mode="json", exclude=may_change) for job in (before, now))

@@ -31,6 +31,10 @@ class InProcess:
             else:
                 intake.take(update, keeps, time.perf_counter() - start)
 
+    def describe(self) -> str:
+        """Return how the clients are trained."""
+        return "one by one, in this process"
+
     def close(self) -> None:
         """There is nothing to give back."""
 

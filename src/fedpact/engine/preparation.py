@@ -16,7 +16,7 @@ from fedpact.data.agree import AgreeOnRows, Labels, classes_of, labels_of
 from fedpact.data.preprocess.fit import FitPipeline
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.wording import at_client
-from fedpact.engine.population import Population
+from fedpact.engine.population import Population, stand_in
 from fedpact.engine.rounds import hold_to_end
 from fedpact.engine.work import Engine, Rules, Setting
 
@@ -26,7 +26,7 @@ class Preparation:
     """How raw rows become examples and labels.
 
     Args:
-        labels: the kind and classes of the labels.
+        labels: the kind, classes and positions of the labels.
         shape: the shape of one example.
         pipeline: what prepares the rows of a table; None for arrays that are read as they are.
         failures: client → why its rows had no part in the preparation.
@@ -41,7 +41,8 @@ class Preparation:
     def schema(self) -> Schema:
         """What a model is built for."""
         features = self.pipeline.feature_names_out if self.pipeline else ()
-        return Schema(self.labels.kind, self.shape, self.labels.classes, tuple(features))
+        labels = self.labels
+        return Schema(labels.kind, self.shape, labels.classes, tuple(features), labels.positions)
 
     def client(self, data: ClientData, dtype: str) -> ClientData:
         """Return a client with prepared rows.
@@ -88,6 +89,7 @@ class Preparation:
         return {
             "kind": self.labels.kind,
             "classes": list(self.labels.classes),
+            "positions": list(self.labels.positions),
             "shape": list(self.shape),
             "pipeline": None if self.pipeline is None else self.pipeline.to_json(),
             "failures": dict(self.failures),
@@ -97,7 +99,7 @@ class Preparation:
     def from_json(cls, data: Mapping[str, Any]) -> "Preparation":
         """Return the preparation that `to_json` wrote down."""
         pipeline = None if data["pipeline"] is None else Pipeline.from_json(data["pipeline"])
-        labels = Labels(data["kind"], tuple(data["classes"]))
+        labels = Labels(data["kind"], tuple(data["classes"]), tuple(data["positions"]))
         return cls(labels, tuple(data["shape"]), pipeline, dict(data["failures"]))
 
     def _rows(self, rows: Rows, dtype: str) -> Rows:
@@ -128,6 +130,8 @@ def prepare(
 ) -> Preparation:
     """Agree on labels and columns, and fit each step on what the steps before it make of the training rows.
 
+    A population that describes itself is taken at its word: its clients are asked for what steps are fitted on alone.
+
     Args:
         model: the model's specification, for the kind of label it is made for.
         steps: the specifications of the steps.
@@ -142,12 +146,12 @@ def prepare(
     """
     failures: dict[str, str] = {}
 
-    def ask(algorithm: Any) -> Any:
+    def ask(algorithm: Any, clients: Population) -> Any:
         stream = seed.child(type(algorithm).__name__)
-        setting = Setting(algorithm, None, population, Channel((), algorithm), rules, stream)
+        setting = Setting(algorithm, None, clients, Channel((), algorithm), rules, stream)
         return hold_to_end(engine, setting, failures)
 
-    agreement = ask(AgreeOnRows(getattr(model, "kind", None)))
+    agreement = ask(AgreeOnRows(getattr(model, "kind", None)), stand_in(population) or population)
     if agreement.shape is not None and not steps:
         return Preparation(agreement.labels, agreement.shape, None, failures)
     if agreement.shape is not None and len(agreement.shape) != 1:
@@ -156,5 +160,5 @@ def prepare(
             "leave preprocess out."
         )
     fitting = FitPipeline(tuple(steps))
-    pipeline = fitting.fitted(ask(fitting))
+    pipeline = fitting.fitted(ask(fitting, population))
     return Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures)

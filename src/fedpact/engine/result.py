@@ -23,7 +23,7 @@ from fedpact.engine.in_process import InProcess
 from fedpact.engine.models import describe_model, read_model_weights, rebuild_model
 from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import Preparation
-from fedpact.engine.runner import NO_WORK, Progress
+from fedpact.engine.runner import Progress
 from fedpact.store.checkpoint import Checkpoints, is_checkpoint
 from fedpact.store.files import cannot, write_atomically
 from fedpact.store.modelfile import read_metadata, save_model
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+# Of more clients than this, those that had no part in the run are not listed.
+_LISTED = 10_000
 _MODEL, _RESULT, _HISTORY, _CLIENTS = "model.safetensors", "result.json", "history.csv", "clients.csv"
 
 
@@ -44,10 +46,12 @@ class Result:
         fitted: the model and its weights.
         history: one row for each round: training loss, metrics on held-out rows, clients, failures, bytes
             and seconds.
-        clients: one row for each client: rows, rounds, failures, seconds, bytes, and its own metrics.
+        clients: one row for each client: rows, rounds, failures, seconds, bytes, and its own metrics; where there are
+            more than 10,000 clients, for those alone that were asked.
         failures: one row for each failure: round, client and reason.
         evaluation: of the final model on held-out rows; None if no client holds any aside.
         stopped: why the run ended.
+        engine: who ran the clients, and why that engine was chosen; empty for a result that was loaded.
     """
 
     job: Job
@@ -57,6 +61,7 @@ class Result:
     failures: "pd.DataFrame"
     evaluation: Evaluation | None
     stopped: str
+    engine: str = ""
 
     @classmethod
     def of(
@@ -67,6 +72,7 @@ class Result:
         evaluation: Evaluation | None,
         population: Population,
         stopped: str,
+        engine: str,
     ) -> "Result":
         """Return the result of a run that has made this progress."""
         import pandas as pd
@@ -74,16 +80,18 @@ class Result:
         history = [dict(record) for record in progress.history]
         if evaluation is not None and history:
             history[-1].update(evaluation.record())
-        present = set(population.ids(len(history)))
-        totals = {**dict.fromkeys(present, NO_WORK), **progress.clients}
+        present = population.ids(len(history))
+        listed = {id for id, _ in progress.clients.items()} | set(evaluation.rows if evaluation else ())
+        if len(present) <= _LISTED:
+            listed.update(present)
         clients = {
             id: {
                 "train_rows": _size(population, id) if id in present else None,
                 "test_rows": evaluation.rows.get(id, 0) if evaluation else 0,
-                **totals[id],
+                **progress.clients.get(id),
                 **(evaluation.clients.get(id, {}) if evaluation else {}),
             }
-            for id in sorted(totals)
+            for id in sorted(listed)
         }
         return cls(
             job,
@@ -93,6 +101,7 @@ class Result:
             pd.DataFrame(progress.failures, columns=["round", "client", "reason"]),
             evaluation,
             stopped,
+            engine,
         )
 
     @property
@@ -125,7 +134,7 @@ class Result:
         return self.fitted.predict(rows)
 
     def predict_proba(self, rows: Any) -> NDArray[np.floating[Any]]:
-        """Return class probabilities [n, classes] for raw rows; see `Fitted.predict_proba`."""
+        """Return class probabilities [n, *positions, classes] for raw rows; see `Fitted.predict_proba`."""
         return self.fitted.predict_proba(rows)
 
     def evaluate(self, clients: Population | Iterable[ClientData]) -> Evaluation:
@@ -237,7 +246,7 @@ class Fitted:
         return dict(self.weights.items())
 
     def predict(self, rows: Any) -> NDArray[Any]:
-        """Return labels, or numbers for a regression, for raw rows.
+        """Return labels [n, *positions], or numbers for a regression, for raw rows.
 
         Args:
             rows: a table with the columns that the model was trained on, in any order; an array [n, ...]; or
@@ -249,7 +258,7 @@ class Fitted:
         return self.preparation.answers(self._scores(rows))
 
     def predict_proba(self, rows: Any) -> NDArray[np.floating[Any]]:
-        """Return class probabilities [n, classes] for raw rows.
+        """Return class probabilities [n, *positions, classes] for raw rows.
 
         Raises:
             ModelError: the model predicts numbers.
@@ -258,7 +267,8 @@ class Fitted:
         scores = self._scores(rows)
         if self.preparation.labels.kind == "regression":
             raise ModelError("a regression has no class probabilities; use predict.")
-        return np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores
+        binary = self.preparation.labels.kind == "binary"
+        return np.stack([1 - scores, scores], axis=-1) if binary else scores
 
     def evaluate(self, clients: Population | Iterable[ClientData]) -> Evaluation:
         """Return how good the model is on the held-out rows of clients with raw rows.

@@ -35,8 +35,23 @@ class Outcome:
     upload_bytes: Mapping[str, int]
 
 
+def asked(setting: Setting, task: Task, round: int) -> list[str]:
+    """Return the clients that a task goes to in a round.
+
+    Raises:
+        ConfigError: a client named in the task is not there.
+    """
+    present = setting.population.ids(round)
+    return choose(task.to, present, setting.rules.cohort, round, setting.seed)
+
+
 def hold_round(
-    engine: Engine, setting: Setting, task: Task, kept: Mapping[str, ClientState], round: int
+    engine: Engine,
+    setting: Setting,
+    task: Task,
+    kept: Mapping[str, ClientState],
+    round: int,
+    ids: Sequence[str] | None = None,
 ) -> Outcome:
     """Ask the clients that a task is for and add up their answers; failures are recorded and left out.
 
@@ -46,21 +61,20 @@ def hold_round(
         task: the task.
         kept: what clients kept from earlier rounds.
         round: the round, for the choice of clients and the random streams.
+        ids: the clients asked, as `asked` gives them; None to choose them here.
 
     Raises:
         QuorumError: fewer clients answered than the quorum; every reason is named.
         ConfigError: a mistake in the job, which every client would make again; so of any of `FATAL`.
     """
-    population, rules = setting.population, setting.rules
-    present = population.ids(round)
-    ids = choose(task.to, present, rules.cohort, round, setting.seed)
-    weights, failures = _weights(population, ids, task)
+    ids = asked(setting, task, round) if ids is None else ids
+    weights, failures = _weights(setting.population, ids, task)
     context = setting.channel.context(task.version)
     stream = setting.seed.child("round", round, task.verb)
-    work = Work(setting, task, kept, context, stream, weights, len(present))
+    work = Work(setting, task, kept, context, stream, weights, len(setting.population.ids(round)))
     intake = Intake(work, failures=failures)
     engine.ask(work, list(weights), intake)
-    needed = max(1, count_of(rules.quorum, len(ids)))
+    needed = max(1, count_of(setting.rules.quorum, len(ids)))
     if intake.sums.count < needed:
         reasons = "; ".join(f"{id}: {why}" for id, why in intake.failures.items())
         raise QuorumError(

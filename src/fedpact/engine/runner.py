@@ -5,16 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedpact.core.algorithm import ClientState
+import numpy as np
+
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.messages import Cohort
 from fedpact.core.settings import check_counts
 from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
-from fedpact.engine.rounds import Outcome, hold_round
+from fedpact.engine.rounds import Outcome, asked, hold_round
 from fedpact.engine.stop import goodness
 from fedpact.engine.work import Engine, Setting
 from fedpact.learn.metrics import check_name
+from fedpact.store.states import ClientStates, StatesInMemory
+from fedpact.store.totals import ClientTotals
 
 Record = Mapping[str, Any]
 OnRound = Callable[[Record], None]
@@ -49,26 +52,22 @@ class Keep:
         return goodness(self.best, float(record[self.best]))
 
 
-# What the record of a client starts from.
-NO_WORK: Mapping[str, Any] = {"rounds": 0, "failures": 0, "seconds": 0.0, "upload_bytes": 0}
-
-
 @dataclass
 class Progress:
-    """What a run has done so far: all that a checkpoint holds.
+    """What a run has done so far, which a checkpoint holds or refers to.
 
     Args:
         state: the algorithm's state.
         kept: what clients keep between rounds.
         history: a record for each round.
-        clients: client → rounds, failures, seconds and upload_bytes, added up.
+        clients: each client's rounds, failures, seconds and upload_bytes, added up.
         failures: every failure: round, client and reason.
     """
 
     state: Any
-    kept: dict[str, ClientState] = field(default_factory=dict)
+    kept: ClientStates = field(default_factory=StatesInMemory)
     history: list[dict[str, Any]] = field(default_factory=list)
-    clients: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clients: ClientTotals = field(default_factory=ClientTotals)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     def note_failures(self, round: int, reasons: Mapping[str, str], when: str = "") -> None:
@@ -81,14 +80,9 @@ class Progress:
         ]
 
     def contents(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
-        return {
-            "state": self.state,
-            "kept": self.kept,
-            "history": self.history,
-            "clients": self.clients,
-            "failures": self.failures,
-        }
+        """Return what a checkpoint holds itself; the records of rounds and failures have files of their own."""
+        kept = self.kept.contents(len(self.history))
+        return {"state": self.state, "kept": kept, "clients": self.clients.contents()}
 
 
 # Saves a checkpoint with its score, which is larger for a better model, or None.
@@ -112,7 +106,9 @@ class Runner:
         self._setting = setting
         self._algorithm: Any = setting.algorithm
         self._evaluated: tuple[int, Evaluation | None] | None = None
-        self._judging = judging(setting.model, setting.population, setting.seed, job.quorum)
+        self._judging = judging(
+            setting.model, setting.population, setting.seed, job.quorum, job.evaluate_cohort
+        )
         # Rows that cannot be read are the user's to mend before a run starts, and a failure like others after.
         self._at_first = replace(setting, rules=replace(setting.rules, fatal=(DataError,)))
 
@@ -174,9 +170,12 @@ class Runner:
                 "have no effect; leave cohort out."
             )
         setting = self._setting if number else self._at_first
-        outcome = hold_round(self._engine, setting, task, progress.kept, number)
+        ids = asked(setting, task, number)
+        outcome = hold_round(self._engine, setting, task, progress.kept.view(ids), number, ids)
         progress.state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
-        progress.kept.update(outcome.kept)
+        for id, state in outcome.kept.items():
+            progress.kept.stage(id, state)
+        progress.kept.commit()
         record = _record(number + 1, outcome)
         progress.history.append(record)
         _note_clients(progress, number + 1, outcome)
@@ -201,10 +200,9 @@ def _record(round: int, outcome: Outcome) -> dict[str, Any]:
 
 
 def _note_clients(progress: Progress, round: int, outcome: Outcome) -> None:
-    for id in outcome.asked:
-        totals = progress.clients.setdefault(id, dict(NO_WORK))
-        totals["rounds"] += id not in outcome.failures
-        totals["failures"] += id in outcome.failures
-        totals["seconds"] += outcome.seconds.get(id, 0.0)
-        totals["upload_bytes"] += outcome.upload_bytes.get(id, 0)
+    ids = outcome.asked
+    failed = np.array([id in outcome.failures for id in ids])
+    seconds = [outcome.seconds.get(id, 0.0) for id in ids]
+    upload = [outcome.upload_bytes.get(id, 0) for id in ids]
+    progress.clients.note(ids, ~failed, failed, seconds, upload)
     progress.note_failures(round, outcome.failures)

@@ -18,6 +18,7 @@ from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.data import STEPS
 from fedpact.data.preprocess.steps import Step
+from fedpact.engine.engines import arithmetic_of, engine_of
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.models import (
@@ -35,9 +36,10 @@ from fedpact.engine.runner import Keep, OnRound, Progress, Record, Runner
 from fedpact.engine.sampler import check_cohort
 from fedpact.engine.sources import data_in_full, load_clients
 from fedpact.engine.stop import STOP_RULES, StopRule
-from fedpact.engine.work import Rules, Setting
+from fedpact.engine.work import Engine, Rules, Setting
 from fedpact.learn.metrics import check_name
 from fedpact.store.checkpoint import Checkpoints
+from fedpact.store.states import states_for
 
 
 def train(
@@ -54,9 +56,12 @@ def train(
     update_range: float = 65536.0,
     stop: Any = (),
     evaluate_every: int = 1,
+    evaluate_cohort: int | float | None = None,
     initial: str | Path | None = None,
     seed: int = 0,
     name: str = "job",
+    engine: str | Engine = "auto",
+    workers: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     keep: Keep | None = None,
@@ -81,9 +86,14 @@ def train(
         update_range: the declared range of every averaged value.
         stop: one rule or several that end the run early.
         evaluate_every: evaluate on held-out rows every so many rounds; 0 for after the last only.
+        evaluate_cohort: how many of the clients that hold rows aside are asked then: a number, a share, or None for
+            all.
         initial: a model file to start from (safetensors, or a torch state dict).
         seed: the root of every reproducible random choice.
         name: what to call the run.
+        engine: who runs the clients: "auto" (whichever the first round shows to be fastest), "in_process" (one by
+            one), "batched" (many at once), "workers" (processes of this machine) or "ray" (a cluster); or an engine.
+        workers: processes or Ray's actors at most; None for one a core.
         folder: where to keep checkpoints and the result; None to keep nothing.
         resume: go on from the newest checkpoint in `folder`, or start if there is none.
         keep: which checkpoints to keep.
@@ -119,17 +129,21 @@ def train(
             "timeout_s": timeout_s,
             "update_range": update_range,
             "evaluate_every": evaluate_every,
+            "evaluate_cohort": evaluate_cohort,
             "initial": None if initial is None else str(initial),
             "initial_sha256": _digest_of(initial),
         }
     )
-    return _execute(job, parts, as_population(clients), folder, resume, keep, on_round, progress)
+    running = Running(engine, workers, folder, resume, keep, on_round, progress)
+    return _execute(job, parts, as_population(clients), running)
 
 
 def run(
     job: Job,
     clients: Population | Iterable[ClientData] | None = None,
     *,
+    engine: str | Engine = "auto",
+    workers: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     keep: Keep | None = None,
@@ -154,7 +168,9 @@ def run(
         job = job.model_copy(update={"data": dict(getattr(clients, "reads", {})) or None})
     job, parts = _completed(job)
     population = as_population(load_clients(job) if clients is None else clients)
-    return _execute(job, parts, population, folder, resume, keep, on_round, progress)
+    return _execute(
+        job, parts, population, Running(engine, workers, folder, resume, keep, on_round, progress)
+    )
 
 
 def complete(job: Job) -> Job:
@@ -268,60 +284,79 @@ def _all_built(registry: Registry, protocol: Any, parts: Any) -> tuple[Any, ...]
     return tuple(_built(registry, protocol, part) for part in listed)
 
 
-def _execute(
-    job: Job,
-    parts: Parts,
-    raw: Population,
-    folder: str | Path | None,
-    resume: bool,
-    keep: Keep | None,
-    on_round: OnRound | None,
-    progress: bool | None,
-) -> Result:
-    if resume and folder is None:
-        raise ConfigError("there is nothing to resume from: name the folder of the run.")
-    if keep and folder is None:
-        raise ConfigError("there is nowhere to keep checkpoints: name the folder of the run.")
+@dataclass(frozen=True)
+class Running:
+    """How a job is carried out on this machine: what `train` and `run` are told besides the job."""
+
+    engine: str | Engine
+    workers: int | None
+    folder: str | Path | None
+    resume: bool
+    keep: Keep | None
+    on_round: OnRound | None
+    progress: bool | None
+
+    def __post_init__(self) -> None:
+        if self.resume and self.folder is None:
+            raise ConfigError("there is nothing to resume from: name the folder of the run.")
+        if self.keep and self.folder is None:
+            raise ConfigError("there is nowhere to keep checkpoints: name the folder of the run.")
+
+
+def _execute(job: Job, parts: Parts, raw: Population, running: Running) -> Result:
     check_cohort(job.cohort, job.quorum, len(raw.ids(0)))
-    with RunFolder.held(folder, job, resume) as place, showing_rounds(job, progress) as show:
+    with (
+        RunFolder.held(running.folder, job, running.resume) as place,
+        showing_rounds(job, running.progress) as show,
+    ):
 
         def after_round(record: Record) -> None:
             show(record)
-            if on_round:
-                on_round(record)
+            if running.on_round:
+                running.on_round(record)
 
         known = place.continued(job) if place else job
-        return _hold(known, parts, raw, place, resume, keep or Keep(), after_round)
+        arithmetic = place.read_arithmetic() if place and place.begun else None
+        engine = engine_of(running.engine, running.workers, job.timeout_s, job.rounds, arithmetic)
+        try:
+            return _hold(known, parts, raw, engine, place, running, after_round)
+        finally:
+            # An engine that was given ready made is whoever's made it, for other runs.
+            if engine is not running.engine:
+                engine.close()
 
 
 def _hold(
     job: Job,
     parts: Parts,
     raw: Population,
+    engine: Engine,
     place: RunFolder | None,
-    resume: bool,
-    keep: Keep,
+    running: Running,
     on_round: OnRound,
 ) -> Result:
     # Checked before any client is asked; what depends on the model is checked once there is one.
     channel = Channel(parts.stages, parts.algorithm)
-    seed, engine = Seed.of(job.seed), InProcess(job.timeout_s)
+    seed, keep = Seed.of(job.seed), running.keep or Keep()
     if place and place.begun:
         preparation = place.read_preparation()
     else:
         rules = Rules(quorum=job.quorum, fatal=(DataError,))
-        preparation = prepare(parts.model, parts.steps, raw, engine, rules, seed)
+        preparation = prepare(parts.model, parts.steps, raw, InProcess(job.timeout_s), rules, seed)
     parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every, job.rounds)
     model = start = parts.model.build(preparation.schema)
     channel = channel.for_model(model.layout)
     checkpoints = Checkpoints(place.checkpoints, keep.last, keep_every=keep.each) if place else None
-    latest = checkpoints.latest() if checkpoints and resume else None
+    latest = checkpoints.latest() if checkpoints and running.resume else None
     if job.initial is not None and latest is None:
         start = starting_from(model, read_model_weights(job.initial, model))
-    progress = Progress(parts.algorithm.init(start, seed))
+    kept = states_for(place.states if place else None)
+    progress = Progress(parts.algorithm.init(start, seed), kept)
     progress.note_failures(0, preparation.failures)
     if place and checkpoints and latest:
-        progress = Progress(**checkpoints.load(latest, like=progress.contents(), job=job.lineage))
+        like = {"state": progress.state}
+        place.go_back(progress, checkpoints.load(latest, like=like, job=job.lineage))
+        kept.retain(checkpoints.rounds())
         if len(progress.history) > job.rounds:
             raise CheckpointError(
                 f'the run in "{place.path}" has {len(progress.history)} rounds behind it, and the job has '
@@ -334,15 +369,18 @@ def _hold(
 
     def save(progress: Progress, score: float | None) -> None:
         if place and checkpoints:
-            place.begin(job, preparation)
-            done, contents = len(progress.history), progress.contents()
+            place.begin(job, preparation, arithmetic_of(engine))
+            done, contents = len(progress.history), place.noted(progress)
             checkpoints.save(done, contents, job=job.lineage, score=score, scored_by=keep.best)
+            progress.kept.retain(checkpoints.rounds())
 
     stopped = runner.go(progress, keep, save if place else None, on_round)
     fitted = Fitted(model, progress.state.model, preparation, job.model)
-    result = Result.of(job, fitted, progress, runner.evaluate(progress), population, stopped)
+    result = Result.of(
+        job, fitted, progress, runner.evaluate(progress), population, stopped, engine.describe()
+    )
     if place and checkpoints:
-        place.begin(job, preparation)
+        place.begin(job, preparation, arithmetic_of(engine))
         result.save(place.path)
         checkpoints.tidy()
     return result

@@ -1,13 +1,17 @@
 """What an engine is given and what it gives back: a round's work, and the intake of its answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedpact.channel.channel import Channel, RoundContext
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.errors import (
     ChannelError,
+    CheckpointError,
     ConfigError,
     DependencyError,
     FedpactError,
@@ -18,8 +22,9 @@ from fedpact.core.messages import Accumulator, Task, Update, Updates
 from fedpact.core.seeds import Seed
 from fedpact.engine.population import Population
 
-# Mistakes in the job, which every client would make again: these end the run instead of the client's round.
-FATAL = (ChannelError, ConfigError, DependencyError, ModelError)
+# Mistakes in the job, which every client would make again, and damaged files of the run: these end it instead of the
+# client's round.
+FATAL = (ChannelError, CheckpointError, ConfigError, DependencyError, ModelError)
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,14 @@ class Work:
         update, keeps = setting.algorithm.client(setting.model, self.task, data, kept, seed)
         return setting.channel.encode(update, self.context), keeps
 
-    def accumulator(self) -> Accumulator:
-        """Return an empty sum for the answers, of all or of some of the clients."""
+    def accumulator(self, integers: Callable[[str, int], NDArray[np.int64]] | None = None) -> Accumulator:
+        """Return an empty sum for the answers, of all or of some of the clients.
+
+        Args:
+            integers: called with a vector's name and size for an int64 array to sum it in.
+        """
         total = sum(self.weights.values())
-        return Accumulator(self.task, self.setting.rules.update_range, total, self.present)
+        return Accumulator(self.task, self.setting.rules.update_range, total, self.present, integers)
 
 
 @dataclass
@@ -145,19 +154,34 @@ class Intake:
             kept: what each keeps, in their order.
             seconds: how long all of them took together.
         """
-        each, nbytes = seconds / len(updates.clients), updates.nbytes
-        for id, weight in zip(updates.clients, updates.weights, strict=True):
-            if weight > self.work.weights[id]:
-                raise _overweight(id, weight, self.work.weights[id])
-        refused = self.sums.add_stack(updates)
-        for id, error in refused.items():
-            self.fail(id, error, each)
+        each, nbytes, announced = seconds / len(updates.clients), updates.nbytes, self.work.weights
+        over = [w > announced[id] for id, w in zip(updates.clients, updates.weights, strict=True)]
+        if any(over):
+            self._take_fitting(updates, kept, over, each)
+            return
+        try:
+            refused: Mapping[str, Exception] = self.sums.add_stack(updates)
+        except UpdateError as error:
+            refused = dict.fromkeys(updates.clients, error)
+        for id, why in refused.items():
+            self.fail(id, why, each)
+        taken = [id for id in updates.clients if id not in refused] if refused else updates.clients
+        self.seconds.update(dict.fromkeys(taken, each))
+        self.upload_bytes.update(dict.fromkeys(taken, nbytes))
         for id, keeps in zip(updates.clients, kept, strict=True):
-            if id not in refused:
-                self.seconds[id] = each
-                self.upload_bytes[id] = nbytes
-                if keeps:
-                    self.kept[id] = keeps
+            if keeps and id not in refused:
+                self.kept[id] = keeps
+
+    def _take_fitting(
+        self, updates: Updates, kept: Sequence[ClientState], over: Sequence[bool], each: float
+    ) -> None:
+        """Take in the answers of those that weigh no more than they have announced."""
+        for id, weight, heavy in zip(updates.clients, updates.weights, over, strict=True):
+            if heavy:
+                self.fail(id, _overweight(id, weight, self.work.weights[id]), each)
+        fitting = [place for place, heavy in enumerate(over) if not heavy]
+        if fitting:
+            self.take_stack(updates.take(fitting), [kept[i] for i in fitting], each * len(fitting))
 
     def fail(self, id: str, error: Exception, seconds: float) -> None:
         """Note why a client is not in the sum.
@@ -190,6 +214,10 @@ class Engine(Protocol):
         Raises:
             FedpactError: a mistake in the job (`FATAL`), or an error that the round's rules call fatal.
         """
+        ...
+
+    def describe(self) -> str:
+        """Return how the clients are trained, in a phrase such as "one by one, in this process"."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from fedpact.store.files import Chunk, cannot, remove_leftovers, write_atomicall
 from fedpact.store.tensors import TensorFile, TensorFileError, encode, written_by
 from fedpact.store.tree import pack, unpack
 
-_FORMAT = 1
+_FORMAT = 2
 _NAME = re.compile(r"round-(\d{8,})\.safetensors")
 # The digest covers the whole file, with zeros where the digest itself stands.
 _NO_DIGEST = "0" * 64
@@ -272,7 +272,8 @@ def _info(file: TensorFile, path: Path) -> CheckpointInfo:
         raise _DamagedError(f'checkpoint "{path}" is corrupt: its description cannot be read.') from None
 
 
-@lru_cache(maxsize=1024)
+# For more checkpoints than a folder holds: with fewer places, each save would read all of them anew.
+@lru_cache(maxsize=1 << 17)
 def _info_of(path: Path, _stamp: tuple[int, int, int]) -> CheckpointInfo | None:
     try:
         return read_info(path)

@@ -76,6 +76,20 @@ def remove_leftovers(folder: str | Path) -> None:
             os.close(descriptor)
 
 
+# The descriptors of the locks that this process holds.
+_held: set[int] = set()
+
+
+def _let_go_in_a_child() -> None:
+    # A lock is held as long as any process has its descriptor open: a worker must not outlive its parent's lock.
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_a_child)
+
+
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Hold a folder against other processes; the lock ends with the process, however it ends.
@@ -88,6 +102,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise cannot("open", folder, error) from error
+    _held.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +115,9 @@ def locked(folder: str | Path) -> Iterator[None]:
             pass
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:
+            _held.remove(descriptor)
+            os.close(descriptor)
 
 
 def cannot(do: str, path: str | Path, error: OSError) -> FedpactError:
