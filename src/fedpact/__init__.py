@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedpact import models as models
+    from fedpact import populations as populations
     from fedpact.algorithms.cyclic import Cyclic as Cyclic
     from fedpact.algorithms.fedavg import FedAvg as FedAvg
     from fedpact.algorithms.fedopt import FedAdagrad as FedAdagrad
@@ -55,9 +56,12 @@ if TYPE_CHECKING:
     from fedpact.data.read import by_column as by_column
     from fedpact.data.read import client as client
     from fedpact.data.read import clients as clients
+    from fedpact.engine.batched import Batched as Batched
     from fedpact.engine.evaluation import Evaluation as Evaluation
+    from fedpact.engine.in_process import InProcess as InProcess
     from fedpact.engine.population import InMemory as InMemory
     from fedpact.engine.population import Population as Population
+    from fedpact.engine.ray import Ray as Ray
     from fedpact.engine.result import Fitted as Fitted
     from fedpact.engine.result import Result as Result
     from fedpact.engine.result import evaluate as evaluate
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
     from fedpact.engine.stop import TimeLimit as TimeLimit
     from fedpact.engine.train import run as run
     from fedpact.engine.train import train as train
+    from fedpact.engine.workers import Workers as Workers
     from fedpact.learn import metrics as metrics
 
 __version__ = "0.1.0"
@@ -78,6 +83,10 @@ _HOMES = {
     "fedpact.engine.runner": ("Keep",),
     "fedpact.engine.population": ("InMemory", "Population"),
     "fedpact.engine.evaluation": ("Evaluation",),
+    "fedpact.engine.in_process": ("InProcess",),
+    "fedpact.engine.batched": ("Batched",),
+    "fedpact.engine.workers": ("Workers",),
+    "fedpact.engine.ray": ("Ray",),
     "fedpact.engine.stop": ("Target", "NoImprovement", "TimeLimit"),
     "fedpact.core.job": ("Job",),
     "fedpact.core.rows": ("ClientData", "Rows"),
@@ -112,6 +121,7 @@ _MODULES = {
     "datasets": "fedpact.data.datasets",
     "models": "fedpact.models",
     "partition": "fedpact.data.partition",
+    "populations": "fedpact.populations",
     "metrics": "fedpact.learn.metrics",
     "errors": "fedpact.core.errors",
 }

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedpact.core.errors import ConfigError, UpdateError
-from fedpact.core.exact import FixedPointSum, Wide
+from fedpact.core.exact import FixedPointSum, Wide, quantised_weight, quantised_weights
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Entry, Layout, Vector
 
 LAYOUT = Layout([Entry("a", (3,)), Entry("b", (2,), "float64"), Entry("c", (1,), role="buffer")])
@@ -391,3 +392,97 @@ def test_wide_refuses_what_it_cannot_hold_by_name(value):
 def test_the_largest_wide_numbers_are_exact():
     largest = np.nextafter(2.0**99, 0)
     assert Wide.of([largest, -largest]).exact() == [Fraction(largest), -Fraction(largest)]
+
+
+def stack_of(vectors, layout=LAYOUT):
+    return Stack.of(vectors, layout)
+
+
+def as_tensors(stack):
+    torch = pytest.importorskip("torch")
+    return Stack(stack.layout, [torch.from_numpy(flat.copy()) for flat in stack.flats])
+
+
+def stacked_sum(cohort, tensors=False):
+    sum_ = FixedPointSum(LAYOUT, LIMIT, 8000.0)
+    stack = stack_of([vector for vector, _ in cohort])
+    clients = [str(i) for i in range(len(cohort))]
+    sum_.add_stack(as_tensors(stack) if tensors else stack, [weight for _, weight in cohort], clients)
+    return sum_
+
+
+@given(cohorts)
+def test_a_stack_adds_the_bits_of_its_vectors_one_by_one(cohort):
+    cohort = [(vector_of(numbers), weight) for numbers, weight in cohort]
+    assert same(stacked_sum(cohort), sum_of(cohort))
+
+
+@given(cohorts)
+def test_a_stack_of_tensors_adds_the_same_bits(cohort):
+    cohort = [(vector_of(numbers), weight) for numbers, weight in cohort]
+    assert same(stacked_sum(cohort, tensors=True), sum_of(cohort))
+
+
+@pytest.mark.parametrize("shape", [(3, 150_001), (200, 1000), (70_000, 2), (4, 0)])
+def test_stacks_of_any_shape_add_the_bits_of_their_vectors(shape):
+    # Wider and higher than the blocks in which they are added.
+    clients, width = shape
+    layout = Layout([Entry("w", (width,)), Entry("b", (1,))])
+    rng = np.random.default_rng(0)
+    flats = [rng.normal(size=(clients, n)).astype(np.float32) for n in (width + 1,)]
+    stack, weights = Stack(layout, flats), rng.integers(1, 100, clients).tolist()
+    one_by_one, stacked, on_a_device = (FixedPointSum(layout, LIMIT, sum(weights)) for _ in range(3))
+    for vector, weight in zip(stack.rows(), weights, strict=True):
+        one_by_one.add(vector, weight)
+    stacked.add_stack(stack, weights, ["c"] * clients)
+    assert same(stacked, one_by_one)
+    on_a_device.add_stack(as_tensors(stack), weights, ["c"] * clients)
+    assert same(on_a_device, one_by_one)
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 65537.0, -65537.0])
+def test_who_cannot_be_added_from_a_stack_is_told_what_it_is_told_alone(bad, tensors):
+    vectors = [vector_of(np.arange(LAYOUT.size) + i) for i in range(4)]
+    vectors[1]["b"][1] = vectors[3]["c"][0] = bad
+    stack = as_tensors(stack_of(vectors)) if tensors else stack_of(vectors)
+    sum_ = FixedPointSum(LAYOUT, LIMIT, 100)
+    refused = sum_.refusals(stack, ["ann", "bob", "cleo", "dan"])
+    assert list(refused) == [1, 3]
+    for place, client in ((1, "bob"), (3, "dan")):
+        with pytest.raises(UpdateError) as alone:
+            sum_.add(vectors[place], 1, client)
+        assert str(refused[place]) == str(alone.value)
+
+
+def test_a_limit_that_float32_cannot_hold_is_kept_in_a_stack():
+    # The float32 next above 0.1 is beyond a range of 0.1, and would not be were that rounded to float32.
+    layout = Layout([Entry("w", (1,))])
+    stack = Stack(layout, [np.array([[0.1], [np.nextafter(np.float32(0.1), np.float32(0))]], np.float32)])
+    for each in (stack, as_tensors(stack)):
+        assert list(FixedPointSum(layout, 0.1, 10).refusals(each, ["a", "b"])) == [0]
+
+
+def test_a_stack_that_is_refused_leaves_the_sum_as_it_was():
+    vectors = [vector_of(np.arange(LAYOUT.size))] * 2
+    sum_, other = FixedPointSum(LAYOUT, LIMIT, 10), Layout([Entry("a", (3,))])
+    sum_.add(vectors[0], 4)
+    before = sum_.integers.copy(), sum_.weight, sum_.count
+    with pytest.raises(UpdateError, match="more than the total of 10"):
+        sum_.add_stack(stack_of(vectors), [4, 4], ["a", "b"])
+    with pytest.raises(UpdateError, match="a weight is a finite number"):
+        sum_.add_stack(stack_of(vectors), [1, math.nan], ["a", "b"])
+    with pytest.raises(UpdateError, match='client "a" sent other arrays'):
+        sum_.add_stack(stack_of([Vector.zeros(other)], other), [1], ["a"])
+    with pytest.raises(UpdateError, match='client "a" sent other arrays'):
+        sum_.refusals(stack_of([Vector.zeros(other)], other), ["a"])
+    assert (sum_.integers == before[0]).all()
+    assert (sum_.weight, sum_.count) == before[1:]
+
+
+@given(st.lists(weights, min_size=1, max_size=8))
+def test_many_weights_enter_a_sum_as_each_alone(given_weights):
+    terms, total = quantised_weights(given_weights, ["c"] * len(given_weights))
+    alone = [quantised_weight(weight) for weight in given_weights]
+    assert [Fraction(term) for term in terms.tolist()] == alone
+    assert total == sum(alone)

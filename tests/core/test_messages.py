@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from fedpact.core.errors import UpdateError
 from fedpact.core.exact import Wide
-from fedpact.core.messages import Accumulator, Task, Update
+from fedpact.core.messages import Accumulator, Task, Update, Updates
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Entry, Layout, Vector
 
 MODEL = Layout([Entry("w", (3,)), Entry("b", (), "float64")])
@@ -354,3 +355,102 @@ def test_bytes_are_those_of_the_arrays_as_sent():
     # MODEL: 3 float32 up to a cache line, and a float64; CONTROL: 2 float64.
     assert update().nbytes == (64 + 8) + 16 + 2 * 8 + 2 * 8 + 6 * 8 + 2 * 8
     assert Task("train", arrays={"model": Vector.zeros(MODEL)}).nbytes == 72
+
+
+def stacked(updates):
+    """Return updates without statistics as one."""
+    first = updates[0]
+    return Updates(
+        clients=[each.client for each in updates],
+        version=first.version,
+        kind=first.kind,
+        weights=[each.weight for each in updates],
+        averaged={
+            name: Stack.of([each.averaged[name] for each in updates], vector.layout)
+            for name, vector in first.averaged.items()
+        },
+        metrics={name: np.array([each.metrics[name] for each in updates], float) for name in first.metrics},
+    )
+
+
+def averaging(client, numbers=(1, 2, 3, 4), **changes):
+    return update(client, numbers, **{"summed": {}, **changes})
+
+
+cohorts = st.lists(
+    st.tuples(
+        hnp.arrays(np.float64, 4, elements=st.floats(-60000, 60000, width=32)),
+        st.one_of(st.integers(0, 9), st.floats(0, 9)),
+        st.floats(-1e9, 1e9),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(cohorts)
+def test_a_stack_of_updates_leaves_what_they_leave_one_by_one(cohort):
+    updates = [
+        averaging(str(i), numbers, weight=weight, metrics={"loss": loss, "rows": i})
+        for i, (numbers, weight, loss) in enumerate(cohort)
+    ]
+    together = accumulator()
+    assert together.add_stack(stacked(updates)) == {}
+    assert contents(together) == contents(added(updates))
+
+
+@given(cohorts)
+def test_an_update_taken_out_of_a_stack_is_the_one_that_went_in(cohort):
+    updates = [averaging(str(i), n, weight=w, metrics={"loss": x}) for i, (n, w, x) in enumerate(cohort)]
+    stack = stacked(updates)
+    for place, each in enumerate(updates):
+        for found in (stack.one(place), stack.take([place]).one(0)):
+            assert (found.client, found.version, found.kind) == (each.client, each.version, each.kind)
+            assert (found.weight, found.averaged, found.metrics) == (each.weight, each.averaged, each.metrics)
+            assert found.nbytes == each.nbytes == stack.nbytes
+
+
+BAD = {
+    "a weight of the model is not a number": averaging("bob", (1, math.nan, 3, 4)),
+    "a weight of the model is out of range": averaging("bob", (1, 70000, 3, 4)),
+    "the loss is not a number": averaging("bob", metrics={"loss": math.nan, "rows": 2}),
+    "the loss is infinite": averaging("bob", metrics={"loss": math.inf, "rows": 2}),
+    "the loss is too large to be summed": averaging("bob", metrics={"loss": 1e30, "rows": 2}),
+    "both": averaging("bob", (1, math.nan, 3, 4), metrics={"loss": math.nan, "rows": 2}),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_who_is_refused_from_a_stack_is_told_why_and_the_others_count(bad):
+    good = [averaging("ann"), averaging("cleo", (5, 6, 7, 8))]
+    together = accumulator()
+    refused = together.add_stack(stacked([good[0], bad, good[1]]))
+    with pytest.raises(UpdateError) as alone:
+        accumulator().add(bad)
+    assert {client: str(error) for client, error in refused.items()} == {"bob": str(alone.value)}
+    assert contents(together) == contents(added(good))
+
+
+def test_a_stack_of_which_all_are_refused_leaves_no_trace():
+    together = accumulator()
+    bad = [averaging(client, (math.nan, 0, 0, 0)) for client in ("ann", "bob")]
+    assert list(together.add_stack(stacked(bad))) == ["ann", "bob"]
+    assert contents(together) == contents(accumulator())
+
+
+@pytest.mark.parametrize(
+    ("updates", "why"),
+    [
+        ([averaging("ann", version=3)], "answer version 3 of the model; this round is at version 4"),
+        ([averaging("bob"), averaging("ann")], 'client "ann" has answered this round before'),
+        ([averaging("bob", kind="gradient")], 'client "bob" sent a gradient where the others sent a delta'),
+        ([averaging("bob", averaged={})], "sent the arrays none"),
+        ([averaging("bob", weight=99)], "more than the total of 100"),
+    ],
+)
+def test_a_stack_that_is_wrong_as_a_whole_is_refused_without_a_trace(updates, why):
+    together = added([averaging("ann")])
+    before = contents(together)
+    with pytest.raises(UpdateError, match=why):
+        together.add_stack(stacked(updates))
+    assert contents(together) == before

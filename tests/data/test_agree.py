@@ -125,7 +125,7 @@ def answer_of(data, wanted):
 
 @given(st.lists(st.integers(-(10**9), 10**9), min_size=1), st.lists(st.integers(-(10**9), 10**9)))
 def test_no_label_leaves_a_client_where_numbers_are_predicted(train, test):
-    described = {"numeric": True, "classes": None, "shape": [2]}
+    described = {"numeric": True, "classes": None, "shape": [2], "positions": []}
     assert answer_of(client("a", train, test), "regression") == described
     assert answer_of(client("a", np.array(train) / 2 + 0.25, test), None) == described
 
@@ -178,7 +178,37 @@ def test_whole_numbers_are_predicted_as_numbers_by_a_regression():
             None,
             r"dtype datetime64\[D\]; give numbers or text",
         ),
-        ([client("lyon", np.zeros((3, 2)))], None, "3 rows and labels of shape"),
+        ([ClientData("lyon", Rows(np.zeros((3, 2)), np.zeros(4)))], None, "3 rows and labels of shape"),
+        (
+            [client("lyon", np.zeros((3, 0)))],
+            None,
+            r"3 rows and labels of shape \[3, 0\]; give one label, or",
+        ),
+        (
+            [client("lyon", [[0, 1], [1, 0]]), client("nice", [0, 1])],
+            None,
+            r'labels of client "lyon" are arrays of shape \(2,\), those of client "nice" one for each row; all',
+        ),
+        (
+            [client("lyon", [[0, 1]], test=[[0, 1, 1]])],
+            None,
+            r'"lyon", test rows: the labels are arrays of shape \(3,\), those of the training rows are arrays of',
+        ),
+        (
+            [client("lyon", [[0.5, 1.0], [1.0, np.nan], [0.1, np.inf]])],
+            None,
+            r"in 2 row\(s\), first in row 2",
+        ),
+        (
+            [client("lyon", np.array([["a", "b"], ["c", 1]], object))],
+            None,
+            "numbers and text: the first text is in row 1; give",
+        ),
+        (
+            [client("lyon", np.array([[0, 1], [0, 1, 1]], object))],
+            None,
+            "labels of different rows are arrays of different shapes",
+        ),
         (
             [ClientData("lyon", Rows(np.zeros((2, 2))))],
             None,
@@ -210,6 +240,45 @@ def test_rows_of_a_table_have_no_shape_of_their_own():
         DataError, match=r'"a" are rows of a table, those of client "b" arrays of shape \(2,\)'
     ):
         agree(table("a"), client("b", [0, 1]))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, object, str])
+def test_labels_may_be_an_array_for_each_example(dtype):
+    y = np.array([[[3, 1, 3], [1, 1, 5]], [[5, 3, 1], [1, 3, 5]]]).astype(dtype)
+    agreed = labels(client("a", y[:1], test=y[1:]), client("b", y[1:]))
+    three = ("1", "3", "5") if dtype is str else (1, 3, 5)
+    assert agreed == Labels("multiclass", three, (2, 3))
+    index = encoded(agreed, y)
+    np.testing.assert_array_equal(index, [[[1, 0, 1], [0, 0, 2]], [[2, 1, 0], [0, 1, 2]]])
+    np.testing.assert_array_equal(classes_of(agreed, np.eye(3)[index]), np.array(three)[index])
+
+
+def test_rows_of_equal_lists_are_labels_for_each_position():
+    y = np.empty(2, object)
+    y[:] = [[0, 1, 1], np.array([1, 0, 1])]
+    assert labels(client("a", y)) == Labels("binary", (0, 1), (3,))
+
+
+def test_numbers_at_every_position_are_predicted_as_numbers():
+    y = np.array([[0.5, 1.5], [2.0, -1.0]])
+    agreed = labels(client("a", y))
+    assert agreed == Labels("regression", (), (2,))
+    np.testing.assert_array_equal(encoded(agreed, y), y)
+    np.testing.assert_array_equal(classes_of(agreed, y), y)
+
+
+def test_labels_of_other_positions_than_agreed_are_refused():
+    with pytest.raises(DataError, match=r"arrays of shape \(3,\); the model predicts arrays of shape \(2,\)"):
+        encoded(Labels("binary", (0, 1), (2,)), [[0, 1, 1]])
+    with pytest.raises(
+        DataError, match=r"labels are one for each row; the model predicts arrays of shape \(2,\)"
+    ):
+        encoded(Labels("binary", (0, 1), (2,)), [0, 1])
+
+
+def test_the_row_of_an_unknown_class_at_any_position_is_named():
+    with pytest.raises(DataError, match="the label in row 2 is of no class"):
+        encoded(Labels("binary", (0, 1), (2, 2)), [[[0, 1], [1, 0]], [[0, 0], [0, 7]]])
 
 
 def test_predictions_stand_for_classes():

@@ -1,5 +1,7 @@
 """The sampler: who is asked, from the job's seed alone, and nobody more often than another."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from fedpact.core.errors import ConfigError
 from fedpact.core.messages import Cohort, Cycle, Everyone, Named
 from fedpact.core.seeds import Seed
+from fedpact.data.populations.names import Numbered
 from fedpact.engine.sampler import check_cohort, choose, count_of
 
 SEED = Seed.of(3)
@@ -124,3 +127,57 @@ def test_a_quorum_larger_than_the_cohort_is_refused():
         check_cohort(0.25, 6, 20)
     for fine in (5, 1, 0.5, 1.0):
         check_cohort(0.25, fine, 20)
+
+
+MANY = Numbered(10_000_000)
+
+
+class Counting(Numbered):
+    """Names that count how often one is made."""
+
+    made = 0
+
+    def at(self, place):
+        self.made += 1
+        return super().at(place)
+
+
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_a_cohort_of_ten_million_costs_no_more_than_itself(size):
+    names = Counting(10_000_000)
+    tracemalloc.start()
+    chosen = choose(Cohort(), names, size, 0, SEED)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(set(chosen)) == names.made == size
+    # Names of 7 digits take 56 bytes each, their places 8; all places would take 80 MB.
+    assert peak < 20_000 + 250 * size
+
+
+def test_ten_million_are_drawn_from_evenly():
+    # 20,000 places in 10 bins: Σ (n − 2,000)²/2,000 is χ² with 9 degrees of freedom, below 33.7 but once in 10^4.
+    places = [int(id) for round in range(4) for id in choose(Cohort(), MANY, 5000, round, SEED)]
+    counts = np.bincount(np.array(places) // 1_000_000, minlength=10)
+    assert np.sum((counts - 2000) ** 2) / 2000 < 33.7
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 10**6))
+def test_names_made_on_demand_are_chosen_as_the_list_of_them_is(total, size, round):
+    names = Numbered(total)
+    for to in (Cohort(), Cycle(), Cycle(shuffle=True), Everyone()):
+        assert choose(to, names, size, round, SEED) == choose(to, list(names), size, round, SEED)
+
+
+def test_clients_named_among_ten_million_are_found_without_a_search():
+    names = Counting(10_000_000)
+    wanted = tuple(MANY[place] for place in (9_999_999, 0, 5_000_000))
+    assert choose(Named(wanted), names, None, 0, SEED) == list(wanted)
+    assert names.made < 100
+    with pytest.raises(ConfigError, match='client "x" is asked by name but is not there'):
+        choose(Named(("x",)), MANY, None, 0, SEED)
+
+
+def test_a_share_of_ten_million_is_counted_without_asking_anybody():
+    names = Counting(10_000_000)
+    check_cohort(0.001, 100, len(names))
+    assert (count_of(0.001, len(names)), names.made) == (10_000, 0)

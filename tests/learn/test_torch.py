@@ -422,7 +422,8 @@ def test_two_whole_numbers_are_two_classes_to_a_loss_of_classes(module: nn.Modul
 
 
 def test_bf16_computes_in_bfloat16_and_keeps_float32_weights() -> None:
-    module, data = mlp(), rows()
+    module = nn.Sequential(nn.Linear(5, 512), nn.Tanh(), nn.Linear(512, 128), nn.Tanh(), nn.Linear(128, 3))
+    data = rows()
     _, precise = begin(module, THREE, data)
     _, rough = begin(module, THREE, data, precision="bf16")
     precise.gradient(None)
@@ -436,15 +437,17 @@ def test_bf16_computes_in_bfloat16_and_keeps_float32_weights() -> None:
 
 def test_each_thread_has_a_session_of_its_own_and_inherits_that_of_one_that_ended() -> None:
     model = Torch(mlp()).build(THREE)
-    go_on, mine, others = threading.Event(), model.session(), []
+    begun, go_on, mine, others = threading.Event(), threading.Event(), model.session(), []
 
     def work(wait: bool) -> None:
         others.append(model.session())
+        begun.set()
         if wait:
             go_on.wait(10)
 
     stuck = threading.Thread(target=work, args=(True,))
     stuck.start()
+    begun.wait(10)
     for _ in range(2):
         thread = threading.Thread(target=work, args=(False,))
         thread.start()

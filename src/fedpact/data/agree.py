@@ -1,10 +1,10 @@
-"""What all clients' rows must have in common: the kind and classes of their labels, the shape of their examples.
+"""What all clients' rows must have in common: kind, classes and shape of their labels, the shape of their examples.
 
 Messages about a client's rows name the row, counted from 1, and never its label: an error may travel where the
 data may not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -26,32 +26,47 @@ _CLASSES_SHOWN = 10
 
 @dataclass(frozen=True)
 class Labels:
-    """The kind of label, and the classes in the order of their indexes (none for regression)."""
+    """What is to be predicted.
+
+    Args:
+        kind: the kind of label.
+        classes: in the order of their indexes; none for regression.
+        positions: the shape of one example's labels: () for one label, (80,) for the next character at each of
+            80, (64, 64) for a mask of an image.
+    """
 
     kind: Kind
     classes: tuple[Any, ...] = ()
+    positions: tuple[int, ...] = ()
 
     def encode(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Return class indexes (int64) or numbers (float64).
+        """Return class indexes (int64) or numbers (float64), of the same shape.
 
         Args:
-            labels: as `labels_of` gives them [n].
+            labels: as `labels_of` gives them [n, *positions].
 
         Raises:
-            DataError: a label is of no class that the model knows, or is no number.
+            DataError: a label is of no class that the model knows, or is no number, or they have other positions.
         """
+        if labels.shape[1:] != self.positions:
+            raise DataError(
+                f"the labels are {_spell_labels(labels.shape[1:])}; the model predicts "
+                f"{_spell_labels(self.positions)}."
+            )
         if self.kind == "regression":
             if labels.dtype.kind == "U":
                 raise DataError("the labels are text, but the model predicts numbers.")
             return labels.astype(np.float64)
         index = {label: i for i, label in enumerate(self.classes)}
         values, inverse = np.unique(labels, return_inverse=True)
-        places = np.array([index.get(_plain(value), -1) for value in values], np.int64)[inverse]
-        if (places < 0).any():
-            known = ", ".join(str(c) for c in self.classes[:_CLASSES_SHOWN])
+        known = np.array([index.get(_plain(value), -1) for value in values], np.int64)
+        places = known[inverse].reshape(labels.shape)
+        unknown = _in_row(places < 0)
+        if unknown.any():
+            shown = ", ".join(str(c) for c in self.classes[:_CLASSES_SHOWN])
             more = ", …" if len(self.classes) > _CLASSES_SHOWN else ""
             raise DataError(
-                f"the label in row {np.argmax(places < 0) + 1} is of no class that the model knows ({known}{more})."
+                f"the label in row {np.argmax(unknown) + 1} is of no class that the model knows ({shown}{more})."
             )
         return places
 
@@ -61,7 +76,7 @@ class Agreement:
     """What all clients' rows have in common.
 
     Args:
-        labels: the kind and classes of their labels.
+        labels: the kind, classes and positions of their labels.
         shape: the shape of one example; None where the examples are rows of a table.
     """
 
@@ -71,7 +86,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class AgreeOnRows:
-    """An algorithm of one task: clients name their classes and shapes, the server compares them.
+    """An algorithm of one task: clients name their classes, and the shapes of examples and labels; the server compares.
 
     A label leaves a client as one of its classes or not at all: none does where numbers are predicted.
 
@@ -94,7 +109,7 @@ class AgreeOnRows:
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
     ) -> tuple[Update, ClientState]:
-        """Return the client's classes, None if numbers are to be predicted, and the shape of its examples.
+        """Return the client's classes, None if numbers are to be predicted, and the shapes of examples and labels.
 
         Raises:
             DataError: there are no labels, or some that can be neither predicted nor told apart.
@@ -102,15 +117,18 @@ class AgreeOnRows:
         return Update(data.id, task.version, "statistics", answer=_describe(data, self.wanted)), kept
 
     def server(self, model: Any, state: Agreement | None, aggregate: Aggregate) -> Agreement:
-        """Agree on the labels and the shape.
+        """Agree on the labels and the shapes.
 
         Raises:
             DataError: clients disagree, or there is nothing to tell apart.
         """
-        return Agreement(_labels(aggregate.answers, self.wanted), _shape(aggregate.answers))
+        shape = _agreed(aggregate.answers, "shape", "examples", _spell_examples)
+        positions = _agreed(aggregate.answers, "positions", "labels", _spell_labels)
+        kind, classes = _classes(aggregate.answers, self.wanted)
+        return Agreement(Labels(kind, classes, tuple(positions or ())), shape)
 
 
-def _labels(answers: Mapping[str, Any], wanted: Kind | None) -> Labels:
+def _classes(answers: Mapping[str, Any], wanted: Kind | None) -> tuple[Kind, tuple[Any, ...]]:
     text = sorted(id for id, answer in answers.items() if not answer["numeric"])
     numbers = sorted(answers.keys() - set(text))
     if text and numbers:
@@ -122,7 +140,7 @@ def _labels(answers: Mapping[str, Any], wanted: Kind | None) -> Labels:
     if wanted == "regression" or (continuous and wanted is None):
         if text:
             raise DataError(f'the labels of client "{text[0]}" are no numbers, but a number is predicted.')
-        return Labels("regression")
+        return "regression", ()
     if continuous:
         raise DataError(
             f'the labels of client "{continuous[0]}" are continuous numbers, but classes are predicted; '
@@ -131,7 +149,7 @@ def _labels(answers: Mapping[str, Any], wanted: Kind | None) -> Labels:
     classes = sorted({label for answer in answers.values() for label in answer["classes"]})
     if len(classes) > MOST_CLASSES:
         if numbers and wanted is None:
-            return Labels("regression")
+            return "regression", ()
         raise DataError(
             f"all clients together have {len(classes):,} different labels, and classes are {MOST_CLASSES:,} at "
             "most; use a regression model if they are numbers to predict."
@@ -140,63 +158,79 @@ def _labels(answers: Mapping[str, Any], wanted: Kind | None) -> Labels:
         raise DataError(
             f"all rows of all clients have the label {classes[0]!r}; there is nothing to tell apart."
         )
-    return Labels("binary" if len(classes) == 2 else "multiclass", tuple(classes))
+    return "binary" if len(classes) == 2 else "multiclass", tuple(classes)
 
 
-def _shape(answers: Mapping[str, Any]) -> tuple[int, ...] | None:
-    shapes = {id: answer["shape"] for id, answer in answers.items()}
+def _agreed(
+    answers: Mapping[str, Any], name: str, what: str, spell: Callable[[Any], str]
+) -> tuple[int, ...] | None:
+    shapes = {id: answer[name] for id, answer in answers.items()}
     first_id, first = next(iter(shapes.items()))
     for id, shape in shapes.items():
         if shape != first:
             raise DataError(
-                f'the examples of client "{first_id}" are {_spell(first)}, those of client "{id}" {_spell(shape)}; '
-                "all clients need examples of one shape."
+                f'the {what} of client "{first_id}" are {spell(first)}, those of client "{id}" {spell(shape)}; '
+                f"all clients need {what} of one shape."
             )
     return None if first is None else tuple(first)
 
 
-def _spell(shape: Any) -> str:
+def _spell_examples(shape: Sequence[int] | None) -> str:
     return "rows of a table" if shape is None else f"arrays of shape {tuple(shape)}"
+
+
+def _spell_labels(positions: Sequence[int]) -> str:
+    return f"arrays of shape {tuple(positions)}" if positions else "one for each row"
 
 
 def _describe(data: ClientData, wanted: Kind | None) -> Mapping[str, Any]:
     with at_client(data.id, "training"):
         labels = labels_of(data.train)
+    positions = labels.shape[1:]
     if data.test is not None:
         with at_client(data.id, "test"):
             held_out = labels_of(data.test)
-            if len(held_out) and (held_out.dtype.kind == "U") != (labels.dtype.kind == "U"):
-                kinds = ("text", "numbers") if held_out.dtype.kind == "U" else ("numbers", "text")
-                raise DataError("the labels are {}, those of the training rows are {}.".format(*kinds))
-            labels = np.concatenate([labels, held_out]) if len(held_out) else labels
+            if len(held_out):
+                _check_alike(labels, held_out)
+                labels = np.concatenate([labels, held_out])
     numeric = labels.dtype.kind != "U"
     shape = None if hasattr(data.train.x, "columns") else list(np.shape(data.train.x)[1:])
-    values = None if wanted == "regression" else classes_in(labels)
+    values = None if wanted == "regression" else classes_in(labels.reshape(-1))
     if values is None and not numeric and wanted != "regression":
         raise DataError(
             f'client "{data.id}": the labels are text of more than {MOST_CLASSES:,} different values, which '
             "are no classes; is this the right column?"
         )
     classes = None if values is None else [_plain(label) for label in values]
-    return {"numeric": numeric, "classes": classes, "shape": shape}
+    return {"numeric": numeric, "classes": classes, "shape": shape, "positions": list(positions)}
+
+
+def _check_alike(train: NDArray[Any], test: NDArray[Any]) -> None:
+    if (test.dtype.kind == "U") != (train.dtype.kind == "U"):
+        kinds = ("text", "numbers") if test.dtype.kind == "U" else ("numbers", "text")
+        raise DataError("the labels are {}, those of the training rows are {}.".format(*kinds))
+    if test.shape[1:] != train.shape[1:]:
+        of_test, of_train = _spell_labels(test.shape[1:]), _spell_labels(train.shape[1:])
+        raise DataError(f"the labels are {of_test}, those of the training rows are {of_train}.")
 
 
 def labels_of(rows: Rows) -> NDArray[Any]:
-    """Return labels as plain numbers or as text [n]; messages count rows from 1.
+    """Return labels as plain numbers or as text [n, *positions]; messages count rows from 1.
 
     Raises:
-        DataError: there are none, not one for each row, some are missing or infinite, or they are neither
-            numbers nor text.
+        DataError: there are none, not one or one array for each row, some are missing or infinite, or they are
+            neither numbers nor text.
     """
     if rows.y is None:
         raise DataError("there are no labels.")
     labels = np.asarray(rows.y)
-    if labels.ndim != 1 or len(labels) != len(rows):
-        raise DataError(
-            f"there are {len(rows)} rows and labels of shape {list(labels.shape)}; give one label for each row."
-        )
-    if labels.dtype.kind == "O":
+    if labels.dtype.kind == "O" and labels.ndim:
         labels = _from_objects(labels)
+    if not labels.ndim or len(labels) != len(rows) or 0 in labels.shape[1:]:
+        raise DataError(
+            f"there are {len(rows)} rows and labels of shape {list(labels.shape)}; give one label, or one array of "
+            "labels, for each row."
+        )
     if labels.dtype.kind not in "biufU":
         raise DataError(f"the labels are of dtype {labels.dtype}; give numbers or text.")
     if labels.dtype.kind == "f":
@@ -208,19 +242,30 @@ def _from_objects(labels: NDArray[Any]) -> NDArray[Any]:
     import pandas as pd
 
     _refuse_missing(np.asarray(pd.isna(labels)))
-    texts = is_text(pd.Series(labels))
+    texts = is_text(pd.Series(labels.reshape(-1))).reshape(labels.shape)
     if texts.any() and not texts.all():
-        row = int(np.argmax(texts)) + 1
+        row = int(np.argmax(_in_row(texts))) + 1
         raise DataError(f"the labels mix numbers and text: the first text is in row {row}; give one kind.")
-    return np.array(labels.tolist())
+    try:
+        return np.array(labels.tolist())
+    except ValueError as error:
+        raise DataError(
+            "the labels of different rows are arrays of different shapes; give all rows as many."
+        ) from error
 
 
 def _refuse_missing(missing: NDArray[np.bool_]) -> None:
-    if missing.any():
+    rows = _in_row(missing)
+    if rows.any():
         raise DataError(
-            f"the label is missing or infinite in {missing.sum()} row(s), first in row {np.argmax(missing) + 1}; "
+            f"the label is missing or infinite in {rows.sum()} row(s), first in row {np.argmax(rows) + 1}; "
             "leave these rows out."
         )
+
+
+def _in_row(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return in which rows something is found at any position [n]."""
+    return np.asarray(found.any(axis=tuple(range(1, found.ndim))))
 
 
 def _plain(label: Any) -> Any:
@@ -232,13 +277,13 @@ def _plain(label: Any) -> Any:
 
 
 def classes_of(labels: Labels, predicted: NDArray[Any]) -> NDArray[Any]:
-    """Return the labels that scores stand for: classes, or the numbers themselves.
+    """Return the labels that scores stand for: classes, or the numbers themselves [n, *positions].
 
     Args:
         labels: what the labels are.
-        predicted: P(class 1) [n], class probabilities [n, classes], or values [n].
+        predicted: P(class 1) or values [n, *positions], or class probabilities [n, *positions, classes].
     """
     if labels.kind == "regression":
         return predicted
-    index = (predicted > 0.5).astype(np.int64) if labels.kind == "binary" else predicted.argmax(axis=1)
+    index = (predicted > 0.5).astype(np.int64) if labels.kind == "binary" else predicted.argmax(axis=-1)
     return np.array(labels.classes)[index]

@@ -1,18 +1,32 @@
-"""Who there is to ask: a population of clients, which may change from round to round."""
+"""Who there is to ask: a population of clients, which may change from round to round.
 
+`Population` is all that a back end must have; `Described`, `HeldOut`, `Gathered`, `Changing` and `OnDisk` are what it
+may have besides, so that a run over a million clients asks no more of them than it needs. The back ends themselves
+are in `fedpact.data.populations`.
+"""
+
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from fedpact.core.errors import ConfigError, DataError, suggest
-from fedpact.core.rows import ClientData
+from fedpact.core.rows import ClientData, ClientStack, Rows
 
 
 @runtime_checkable
 class Population(Protocol):
-    """Clients by name; only those of a cohort are loaded."""
+    """Clients by name; only those of a cohort are loaded.
+
+    Loading may happen in another thread or in a forked process than the one that made the population.
+    """
 
     def ids(self, round: int) -> Sequence[str]:
-        """Return the names of the clients that are there in this round, sorted."""
+        """Return the names of the clients that are there in this round, sorted.
+
+        With many clients this is a sequence that makes names when it is asked: its length, `ids[i]` and
+        `name in ids` must take no time.
+        """
         ...
 
     def load(self, id: str) -> ClientData:
@@ -24,6 +38,53 @@ class Population(Protocol):
         ...
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A population that knows what all clients' rows have in common, so that not each of them has to be asked."""
+
+    def description(self) -> ClientData | None:
+        """Return a client that stands for all: every label that occurs, examples like everyone's.
+
+        Its rows are nobody's, and there need be no more of them than there are labels. None where nothing is known.
+
+        Raises:
+            DataError: a label is missing; the client is named.
+        """
+        ...
+
+
+@runtime_checkable
+class HeldOut(Protocol):
+    """A population that knows which clients hold test rows, so that an evaluation asks no others."""
+
+    def tested(self, round: int) -> Sequence[str]:
+        """Return the names of the clients that hold test rows in this round, sorted."""
+        ...
+
+
+@runtime_checkable
+class Gathered(Protocol):
+    """A population that loads a whole cohort for less than its clients one by one."""
+
+    def load_many(self, ids: Sequence[str]) -> Sequence[ClientData]:
+        """Return the rows of these clients, in this order; a `ClientStack` where one array holds them all."""
+        ...
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """A population whose clients change in this process: one that was forked earlier sees it by the version."""
+
+    version: int
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A population whose clients come out of files, so that it pays to load the next cohort ahead of time."""
+
+    reads_files: bool
+
+
 class InMemory:
     """A population held in memory. Clients may join and leave while a run goes on.
 
@@ -31,9 +92,12 @@ class InMemory:
         ConfigError: there is no client, or two have the same name.
     """
 
+    version = 0
+
     def __init__(self, clients: Iterable[ClientData]) -> None:
         self.reads: Mapping[str, Any] = getattr(clients, "reads", {})
         self._clients: dict[str, ClientData] = {}
+        self._sorted: tuple[list[str], list[str]] | None = None
         for client in clients:
             self.join(client)
         if not self._clients:
@@ -53,6 +117,8 @@ class InMemory:
         if len(client.train) == 0:
             raise DataError(f'client "{client.id}" has no training rows; leave it out.')
         self._clients[client.id] = client
+        self._sorted = None
+        self.version += 1
 
     def leave(self, id: str) -> None:
         """Remove a client, from the next round on.
@@ -63,10 +129,16 @@ class InMemory:
         if id not in self._clients:
             raise ConfigError(f'there is no client "{id}".{suggest(id, self._clients)}')
         del self._clients[id]
+        self._sorted = None
+        self.version += 1
 
     def ids(self, round: int) -> Sequence[str]:
         """Return the names of the clients that are there."""
-        return sorted(self._clients)
+        return self._in_order()[0]
+
+    def tested(self, round: int) -> Sequence[str]:
+        """Return the names of the clients that hold test rows."""
+        return self._in_order()[1]
 
     def load(self, id: str) -> ClientData:
         """Return a client's rows."""
@@ -75,6 +147,13 @@ class InMemory:
     def size(self, id: str) -> int:
         """Return a client's number of training rows."""
         return len(self._clients[id].train)
+
+    def _in_order(self) -> tuple[list[str], list[str]]:
+        # A list that was handed out is never changed: whoever holds it goes on with the clients of its round.
+        if self._sorted is None:
+            names = sorted(self._clients)
+            self._sorted = names, [name for name in names if self._clients[name].test]
+        return self._sorted
 
 
 class Prepared:
@@ -90,24 +169,71 @@ class Prepared:
     def __init__(self, population: Population, prepare: Callable[[ClientData], ClientData]) -> None:
         self._population = population
         self._prepare = prepare
-        self._prepared: dict[str, tuple[ClientData, ClientData]] = {}
+        # Rows that nobody holds any more, since their client has left, go with it.
+        self._prepared: WeakKeyDictionary[ClientData, ClientData] = WeakKeyDictionary()
+        self.reads_files = reads_files(population)
 
     def ids(self, round: int) -> Sequence[str]:
         """Return the names of the clients that are there in this round."""
         return self._population.ids(round)
 
+    def tested(self, round: int) -> Sequence[str]:
+        """Return the names of the clients that may hold test rows in this round."""
+        return holding_tests(self._population, round)
+
+    @property
+    def version(self) -> int:
+        """How often the clients have changed."""
+        return version(self._population)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What another process needs of these rows it prepares itself.
+        return Prepared, (self._population, self._prepare)
+
+    @property
+    def raw(self) -> Population:
+        """The clients with their raw rows."""
+        return self._population
+
+    def over(self, population: Population) -> "Prepared":
+        """Return other clients, whose rows are prepared alike."""
+        return Prepared(population, self._prepare)
+
     def load(self, id: str) -> ClientData:
         """Return a client's prepared rows."""
-        raw = self._population.load(id)
-        if not isinstance(self._population, InMemory):
-            return self._prepare(raw)
-        if id not in self._prepared or self._prepared[id][0] is not raw:
-            self._prepared[id] = (raw, self._prepare(raw))
-        return self._prepared[id][1]
+        return self._of(self._population.load(id))
+
+    def load_many(self, ids: Sequence[str]) -> Sequence[ClientData]:
+        """Return the prepared rows of these clients."""
+        raw = load_all(self._population, ids)
+        return self._stack_of(raw) if isinstance(raw, ClientStack) else [self._of(each) for each in raw]
 
     def size(self, id: str) -> int:
         """Return a client's number of training rows."""
         return self._population.size(id)
+
+    def _of(self, raw: ClientData) -> ClientData:
+        if not isinstance(self._population, InMemory):
+            return self._prepare(raw)
+        known = self._prepared.get(raw)
+        if known is None:
+            known = self._prepared[raw] = self._prepare(raw)
+        return known
+
+    def _stack_of(self, raw: ClientStack) -> Sequence[ClientData]:
+        """Prepare a stack as if all of it were one client's rows, since each row is prepared for itself."""
+        x, y = (array.reshape(-1, *array.shape[2:]) for array in (raw.x, raw.y))
+        try:
+            rows = self._prepare(ClientData("the cohort", Rows(x, y))).train
+        except DataError:
+            # Whose rows they are is told by preparing each alone.
+            return [self._prepare(each) for each in raw]
+        if rows.y is None:
+            return [self._prepare(each) for each in raw]
+        shape = raw.x.shape[:2]
+        return ClientStack(
+            raw.ids, rows.x.reshape(*shape, *rows.x.shape[1:]), rows.y.reshape(*shape, *rows.y.shape[1:])
+        )
 
 
 def as_population(clients: Population | Iterable[ClientData]) -> Population:
@@ -126,3 +252,43 @@ def as_population(clients: Population | Iterable[ClientData]) -> Population:
             "fp.clients({name: file or table, ...}, label=...)."
         )
     return InMemory(listed)
+
+
+def stand_in(population: Population) -> Population | None:
+    """Return a population of one client that stands for all, for questions that any client answers alike.
+
+    None where a population does not describe itself: then all clients have to be asked.
+
+    Raises:
+        DataError: a label is missing; the client is named.
+    """
+    client = population.description() if isinstance(population, Described) else None
+    return None if client is None else InMemory([client])
+
+
+def is_among(ids: Sequence[str], id: str) -> bool:
+    """Return whether a name is among sorted names, in few steps whatever the sequence is."""
+    place = bisect_left(ids, id)
+    return place < len(ids) and ids[place] == id
+
+
+def holding_tests(population: Population, round: int) -> Sequence[str]:
+    """Return the names of the clients that may hold test rows: all of them where that is not known."""
+    return population.tested(round) if isinstance(population, HeldOut) else population.ids(round)
+
+
+def load_all(population: Population, ids: Sequence[str]) -> Sequence[ClientData]:
+    """Return the rows of these clients, at once where the population can."""
+    if isinstance(population, Gathered):
+        return population.load_many(ids)
+    return [population.load(id) for id in ids]
+
+
+def reads_files(population: Population) -> bool:
+    """Return whether loading a client waits for files."""
+    return isinstance(population, OnDisk) and population.reads_files
+
+
+def version(population: Population) -> int:
+    """Return how often a population's clients have changed in this process; 0 where they do not."""
+    return population.version if isinstance(population, Changing) else 0

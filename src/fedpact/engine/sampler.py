@@ -3,16 +3,21 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError
 from fedpact.core.messages import Cohort, Cycle, Everyone, Recipients
 from fedpact.core.seeds import Seed
+from fedpact.engine.population import is_among
 
 
 def choose(
     to: Recipients, ids: Sequence[str], cohort: int | float | None, round: int, seed: Seed
 ) -> list[str]:
-    """Return the clients that a task goes to.
+    """Return the clients that a task goes to, in a time that grows with their number and not with the population's.
 
     Args:
         to: whom the algorithm wants.
@@ -30,18 +35,25 @@ def choose(
         if not ids:
             return []
         turn, place = divmod(round, len(ids))
-        order = seed.child("cycle", turn).generator().permutation(len(ids)) if to.shuffle else range(len(ids))
-        return [ids[int(order[place])]]
+        return [ids[int(_order(seed, turn, len(ids))[place])] if to.shuffle else ids[place]]
     if isinstance(to, Cohort):
         size = count_of(cohort, len(ids))
         if size >= len(ids):
             return list(ids)
+        # numpy draws by Floyd's algorithm where the cohort is small beside the population (Bentley and Floyd,
+        # "A Sample of Brilliance", CACM 1987): no more than the cohort itself is ever held.
         chosen = seed.child("cohort", round).generator().choice(len(ids), size, replace=False)
         return sorted(ids[int(i)] for i in chosen)
     for id in to.ids:
-        if id not in ids:
+        if not is_among(ids, id):
             raise ConfigError(f'client "{id}" is asked by name but is not there in round {round}.')
     return list(to.ids)
+
+
+@lru_cache(maxsize=1)
+def _order(seed: Seed, turn: int, total: int) -> NDArray[np.int64]:
+    """Return the order of one pass over all clients, which serves as many rounds as there are clients."""
+    return seed.child("cycle", turn).generator().permutation(total)
 
 
 def count_of(number: int | float | None, total: int) -> int:

@@ -1,6 +1,7 @@
-"""The clients that a job names: a registered data set, a file for each client, or one table split by a column."""
+"""The clients that a job names: a registered data set, files, one table split by a column, or a large population."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedpact.core.errors import ConfigError, suggest
@@ -8,18 +9,25 @@ from fedpact.core.job import Job
 from fedpact.core.registry import Spec
 from fedpact.data.datasets import defaults, load
 from fedpact.data.federation import Federation
+from fedpact.data.populations import POPULATIONS
 from fedpact.data.read import by_column, clients
+from fedpact.engine.population import Population
 
 # What may be said of files, beside which they are.
 _OPTIONS = ("label", "test", "seed", "stratify", "columns", "text", "names", "name")
+# The populations that a file can name: those whose rows are in files themselves.
+_POPULATIONS = ("parquet", "sqlite", "folder")
 
 
-def load_clients(job: Job) -> Federation:
+def load_clients(job: Job) -> Federation | Population:
     """Return the clients that a job's `data` names.
 
     - {name = "heart", ...}: a registered data set and its options;
     - {clients = {lyon = "lyon.csv", ...}, label = "outcome", ...}: a file for each client;
-    - {table = "all.csv", by = "hospital", label = "outcome", ...}: one file, a client for each value of a column.
+    - {table = "all.csv", by = "hospital", label = "outcome", ...}: one file, a client for each value of a column;
+    - {parquet = "all.arrow", client = "user", label = "next", ...}, {sqlite = "all.db", table = "rows", ...} or
+      {folder = "users", label = "next", ...}: a population of `fp.populations` with the options of its function, of
+      which only the clients asked are read.
 
     Paths are relative to the working directory.
 
@@ -30,20 +38,24 @@ def load_clients(job: Job) -> Federation:
     if job.data is None:
         raise ConfigError("the job names no data: add a [data] section, or give the clients in Python.")
     options = dict(job.data)
+    for kind in _POPULATIONS:
+        if kind in options:
+            return _population(kind, options)
     if "clients" in options:
-        _check(options, "clients", "label")
+        _check(options, ("clients", "label"), _OPTIONS)
         sources = options.pop("clients")
         if not isinstance(sources, Mapping):
             raise ConfigError(f"[data]: clients is {sources!r}; give a file for each client, by its name.")
         return clients(sources, **options)
     if "table" in options:
-        _check(options, "table", "by", "label")
+        _check(options, ("table", "by", "label"), _OPTIONS)
         return by_column(options.pop("table"), options.pop("by"), **options)
     if "name" not in options:
-        ways = ("name", "clients", "table")
+        ways = ("name", "clients", "table", *_POPULATIONS)
         hint = next((found for key in options if (found := suggest(key, ways))), "")
         raise ConfigError(
-            f"[data] lacks a data set's name; or give clients and label, or table, by and label.{hint}"
+            f"[data] lacks a data set's name; or give clients and label, or table, by and label.{hint} "
+            f"A large population is given as {', '.join(_POPULATIONS[:-1])} or {_POPULATIONS[-1]}."
         )
     return load(options.pop("name"), **options)
 
@@ -56,11 +68,19 @@ def data_in_full(job: Job) -> Spec | None:
     return {**defaults(data["name"]), **data}
 
 
-def _check(options: Mapping[str, Any], *needed: str) -> None:
+def _population(kind: str, options: dict[str, Any]) -> Population:
+    made_by = POPULATIONS[kind]
+    known = list(inspect.signature(made_by).parameters.values())[1:]
+    needed = [each.name for each in known if each.default is each.empty]
+    _check(options, (kind, *needed), (each.name for each in known))
+    return made_by(options.pop(kind), **options)
+
+
+def _check(options: Mapping[str, Any], needed: tuple[str, ...], others: Iterable[str]) -> None:
     for name in needed:
         if name not in options:
             raise ConfigError(f'[data] has {needed[0]}, but no "{name}"; add it.')
-    known = dict.fromkeys((*needed, *_OPTIONS))
+    known = dict.fromkeys((*needed, *others))
     for name in options:
         if name not in known:
             raise ConfigError(

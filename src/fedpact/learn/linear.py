@@ -17,7 +17,9 @@ from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_choice, check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
-from fedpact.learn.links import LINKS, Floats, softmax
+from fedpact.learn.flat import check_flat
+from fedpact.learn.linear_stacked import StackedRegression
+from fedpact.learn.links import LINKS, LOSSES, Floats
 
 Init = Literal["zeros", "uniform"]
 
@@ -37,17 +39,14 @@ class _Regression:
         """Return the model for rows of this schema.
 
         Raises:
-            ModelError: the labels are of another kind, or the examples are not flat.
+            ModelError: the labels are of another kind or not one for each row, or the examples are not flat.
         """
         if schema.kind != self.kind:
             raise ModelError(
                 f"{type(self).__name__} predicts {_WORDS[self.kind]}, but the labels are {_WORDS[schema.kind]}; "
                 f"use {_INSTEAD[schema.kind]}."
             )
-        if len(schema.shape) != 1:
-            raise ModelError(
-                f"{type(self).__name__} needs flat rows of numbers; these examples have shape {schema.shape}."
-            )
+        check_flat(schema, type(self).__name__)
         return RegressionModel(schema, self.l2, self.init)
 
 
@@ -95,6 +94,8 @@ class RegressionModel:
     """A regression for rows of one schema. The weights are `coef` [d] or [classes, d], and `intercept`."""
 
     input_dtype = "float64"
+    # Of clients trained side by side: as much as stays in the cache of a processor.
+    stack_bytes = 8 << 20
 
     def __init__(self, schema: Schema, l2: float, init: Init) -> None:
         self.schema = schema
@@ -125,6 +126,31 @@ class RegressionModel:
             self._sessions.session = RegressionSession(self)
         return self._sessions.session
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Sessions are threads' own: another process makes its own.
+        return RegressionModel, (self.schema, self.l2, self._init)
+
+    def unstackable(self) -> str | None:
+        """There is nothing that keeps one from being trained beside others."""
+        return None
+
+    def stacked(self) -> StackedRegression:
+        """Return this thread's session for many clients."""
+        if not hasattr(self._sessions, "stacked"):
+            self._sessions.stacked = StackedRegression(self)
+        return self._sessions.stacked
+
+    def targets(self, labels: NDArray[Any] | None) -> Floats:
+        """Return labels as the losses take them: float64, or rows of 0 and one 1 where there are three classes or more.
+
+        Raises:
+            DataError: there are none.
+        """
+        if labels is None:
+            raise DataError("a regression cannot be trained on rows without labels.")
+        classes = len(self.schema.classes)
+        return np.eye(classes)[labels] if self.schema.kind == "multiclass" else labels.astype(np.float64)
+
     def penalised(self) -> NDArray[np.bool_]:
         """Return which of the flat weights the penalty applies to."""
         mask = Vector.zeros(self.layout)
@@ -133,17 +159,17 @@ class RegressionModel:
 
     def curvature(self, weights: Vector, rows: Rows) -> tuple[float, Floats, Floats]:
         """Return the summed loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
-        x, y = np.asarray(rows.x, np.float64), _labels(rows)
+        x, y = np.asarray(rows.x, np.float64), self.targets(rows.y)
         scores = self._scores(weights, x)
         predicted = LINKS[self.schema.kind](scores)
-        loss = float(np.sum(_LOSSES[self.schema.kind](scores, y)))
+        loss = float(np.sum(LOSSES[self.schema.kind](scores, y)))
         augmented = np.hstack([x, np.ones((len(x), 1))])
         if self.schema.kind != "multiclass":
             slope = predicted * (1 - predicted) if self.schema.kind == "binary" else np.ones(len(x))
             gradient = augmented.T @ (predicted - y)
             return loss, gradient, (augmented * slope[:, None]).T @ augmented
         classes, width = predicted.shape[1], augmented.shape[1]
-        residual = predicted - np.eye(classes)[y]
+        residual = predicted - y
         gradient = (residual.T @ augmented).ravel()
         hessian = np.empty((classes, width, classes, width))
         for a in range(classes):
@@ -185,50 +211,27 @@ class RegressionSession:
     def bind(self, rows: Rows, seed: Seed) -> None:
         """Make these rows the ones that `gradient` reads."""
         x = np.asarray(rows.x, np.float64)
-        y = _labels(rows)
-        if self._model.schema.kind == "multiclass":
-            self._x, self._y = x, np.eye(len(self._model.schema.classes))[y]
-        else:
-            # With a column of ones, scores and gradient are one matrix-vector product each.
-            self._x, self._y = np.hstack([x, np.ones((len(x), 1))]), y.astype(np.float64)
+        self._y = self._model.targets(rows.y)
+        # With a column of ones, scores and gradient are one matrix-vector product each.
+        multiclass = self._model.schema.kind == "multiclass"
+        self._x = x if multiclass else np.hstack([x, np.ones((len(x), 1))])
 
     def gradient(self, index: NDArray[np.int64] | None) -> float:
         """Write the gradient of the penalised mean loss over these rows (None: all); return the loss without it."""
         x, y = (self._x, self._y) if index is None else (self._x[index], self._y[index])
         kind, flat = self._model.schema.kind, self.gradients[0]
-        if kind == "multiclass":
-            scores = self._model._scores(self._weights, x)
-            residual = (softmax(scores) - y) / len(x)
+        multiclass = kind == "multiclass"
+        scores = self._model._scores(self._weights, x) if multiclass else x @ self.weights[0]
+        residual = (LINKS[kind](scores) - y) / len(x)
+        if multiclass:
             np.matmul(residual.T, x, out=self._gradient["coef"])
             np.sum(residual, axis=0, out=self._gradient["intercept"])
-            loss = float(np.mean(_log_sum_exp(scores) - np.sum(scores * y, axis=1)))
         else:
-            scores = x @ self.weights[0]
-            residual = (LINKS[kind](scores) - y) / len(x)
             np.matmul(residual, x, out=flat)
-            loss = float(_LOSSES[kind](scores, y).sum()) / len(x)
         if self._model.l2:
             flat += self._penalty * self.weights[0]
-        return loss
+        return float(LOSSES[kind](scores, y).sum()) / len(x)
 
     def arrays(self, vector: Vector) -> list[Floats]:
         """Return a parameter-shaped vector as flat arrays that match `weights`."""
         return list(vector.flats)
-
-
-def _labels(rows: Rows) -> NDArray[Any]:
-    if rows.y is None:
-        raise DataError("a regression cannot be trained on rows without labels.")
-    return rows.y
-
-
-def _log_sum_exp(scores: Floats) -> Floats:
-    top = scores.max(axis=1)
-    return top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
-
-
-_LOSSES: dict[str, Any] = {
-    "binary": lambda scores, y: np.logaddexp(0.0, scores) - y * scores,
-    "multiclass": lambda scores, y: _log_sum_exp(scores) - scores[np.arange(len(y)), y],
-    "regression": lambda scores, y: 0.5 * np.square(scores - y),
-}

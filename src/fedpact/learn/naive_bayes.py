@@ -20,6 +20,7 @@ from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.learn.flat import check_flat
 
 _LARGEST = float(np.finfo(np.float64).max)
 
@@ -71,6 +72,7 @@ class MultinomialNB:
 def _check(schema: Schema, name: str) -> None:
     if schema.kind == "regression" or len(schema.shape) != 1:
         raise ModelError(f"{name} needs flat rows of numbers and labels that are classes.")
+    check_flat(schema, name)
 
 
 class _NaiveBayes(ABC):

@@ -16,6 +16,7 @@ from fedpact.core.model import Kind, Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.learn.flat import check_flat
 from fedpact.learn.linear import Linear, Logistic
 from fedpact.learn.links import LINKS, Floats
 from fedpact.learn.naive_bayes import GaussianNB, MultinomialNB
@@ -75,8 +76,8 @@ class Sklearn:
         """Return the model for rows of this schema.
 
         Raises:
-            ModelError: the labels are of another kind, the examples are not flat, or a parameter of the
-                estimator is wrong or does not go with `partial_fit`.
+            ModelError: the labels are of another kind or not one for each row, the examples are not flat, or a
+                parameter of the estimator is wrong or does not go with `partial_fit`.
         """
         return SklearnModel(self.create(), schema)
 
@@ -126,8 +127,7 @@ class SklearnModel:
                 ("numbers", _REGRESSORS) if schema.kind == "regression" else ("classes", _CLASSIFIERS)
             )
             raise ModelError(f"{name} does not fit labels that are {has}; use {needs[0]}.")
-        if len(schema.shape) != 1:
-            raise ModelError(f"{name} needs flat rows of numbers; these examples have shape {schema.shape}.")
+        check_flat(schema, name)
         if getattr(estimator, "average", False):
             raise ModelError(
                 f"{name}(average={estimator.average}) averages the steps of one long fit, which there is not "

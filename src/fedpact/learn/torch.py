@@ -2,10 +2,12 @@
 
 import hashlib
 import importlib
+import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,10 +19,26 @@ from fedpact.core.errors import ConfigError, DataError, ModelError, suggest
 from fedpact.core.model import Kind, Schema
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
-from fedpact.learn.torch_losses import LOSSES, Loss, check_loss, describe_loss, loss_and_link
+from fedpact.learn.torch_fast import accelerated
+from fedpact.learn.torch_losses import (
+    LOSSES,
+    Loss,
+    at_every_position,
+    check_loss,
+    describe_loss,
+    loss_and_link,
+)
 from fedpact.learn.torch_modules import copied, gather, layouts, redraw, resting, shared, views
-from fedpact.learn.torch_running import Generators, Precision, autocast, device_of, try_out
+from fedpact.learn.torch_running import (
+    Generators,
+    Precision,
+    autocast,
+    device_of,
+    keep_freed_memory,
+    try_out,
+)
 from fedpact.learn.torch_session import TorchSession
+from fedpact.learn.torch_stacked import StackedTorch, Stacking
 
 Init = Literal["as_given", "seed"]
 
@@ -37,11 +55,14 @@ class Torch:
     Args:
         module: a module that takes a batch of examples [n, ...] and returns one output tensor: [n] or [n, 1]
             for regression or two classes, or [n, classes]; or "package.module:factory", the name of a
-            function or class that returns one, called with `options`.
+            function or class that returns one, called with `options`. Where an example has a label at each of
+            several positions, such as the next character at every one of a text, it returns [n, *positions] or
+            [n, *positions, classes], or the same with examples and positions as one axis.
         loss: "cross_entropy" (on logits), "nll" (on log-probabilities), "bce" (on one logit), "mse", "l1",
             "huber" or "poisson" (on the logarithm of the rate); or a function of outputs [n] or [n, classes]
             and targets [n] that returns the mean loss, its outputs being logits where classes are predicted;
-            None for "bce", "cross_entropy" or "mse", whichever fits the labels.
+            None for "bce", "cross_entropy" or "mse", whichever fits the labels. Each position of an example
+            is one of the n.
         device: where to compute: "cpu", "cuda", or one such as "cuda:1".
         precision: "full" for the module's own dtypes, or "bf16" for automatic mixed precision with them.
         init: start from the weights "as_given": those that the module has when the model is built, or that
@@ -174,7 +195,9 @@ class TorchModel:
         if not any(entry.role == "parameter" for entry in self.layout.entries):
             raise ModelError("the module has no parameters to train: there are none, or all are frozen.")
         self.frozen = gather(frozen, self._template)
-        self.traits = try_out(self.replica(), schema.shape, self.device, spec.precision)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.traits = try_out(self.replica(), schema.shape, schema.positions, self.device, spec.precision)
         self.input_dtype = self.traits.input_dtype
         self.loss, self.link = loss_and_link(spec.loss, schema, self.traits.outputs)
         if isinstance(self.loss, nn.Module):
@@ -182,8 +205,11 @@ class TorchModel:
         shape = (2,) if self.traits.outputs == 1 else (2, self.traits.outputs)
         outputs = torch.zeros(shape, dtype=self.traits.output_dtype, device=self.device)
         check_loss(self.loss, outputs, self.targets(np.zeros(2)).to(self.device))
-        self._sessions: dict[threading.Thread, TorchSession] = {}
-        self._lock = threading.Lock()
+        if schema.positions:
+            self.loss = partial(at_every_position, self.loss)
+        self._stacking = Stacking(self)
+        # By process and thread.
+        self._sessions: dict[tuple[int, threading.Thread], TorchSession] = {}
 
     def initial(self, seed: Seed) -> Vector:
         """Return the weights to start from.
@@ -198,23 +224,44 @@ class TorchModel:
         return gather(self.layout, module)
 
     def predict(self, weights: Vector, x: Any) -> NDArray[np.floating[Any]]:
-        """Return P(class 1) [n], class probabilities [n, classes], or values [n].
+        """Return P(class 1) or values [n, *positions], or class probabilities [n, *positions, classes].
 
         Raises:
             DataError: x is not numeric, or its examples have another shape.
             ModelError: the weights are another model's.
             ClientError: the module fails on these examples.
         """
-        return self.session().predict(weights, x)
+        predictions = self.session().predict(weights, x)
+        return predictions.reshape(len(x), *self.schema.positions, *predictions.shape[1:])
 
     def session(self) -> TorchSession:
         """Return this thread's session: a new one, or that of a thread that has ended."""
-        thread = threading.current_thread()
-        with self._lock:
-            if thread not in self._sessions:
-                ended = next((other for other in self._sessions if not other.is_alive()), None)
-                self._sessions[thread] = self._sessions.pop(ended) if ended else TorchSession(self)
-            return self._sessions[thread]
+        mine = os.getpid(), threading.current_thread()
+        if mine not in self._sessions:
+            self._sessions[mine] = self._left_behind(mine[0]) or TorchSession(self)
+        return self._sessions[mine]
+
+    @property
+    def stack_bytes(self) -> int:
+        """How many bytes of weights and rows, of clients trained side by side, are best in memory at once."""
+        return self._stacking.bytes
+
+    def unstackable(self) -> str | None:
+        """Return why clients cannot be trained side by side, in a clause; None if they can."""
+        return self._stacking.refusal
+
+    def stacked(self) -> StackedTorch:
+        """Return this thread's session for many clients."""
+        return self._stacking.session()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sessions are threads' own: another process makes its own.
+        return {**vars(self), "_sessions": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def export(self, weights: Vector) -> nn.Module:
         """Return a module with these weights, on the CPU, ready to predict.
@@ -258,21 +305,21 @@ class TorchModel:
         return shared(array, np.int64)
 
     def targets(self, y: NDArray[Any]) -> Tensor:
-        """Return labels as the loss takes them: int64 class indexes, or numbers where there is one output."""
+        """Return labels [n, *positions] as the loss takes them: int64 class indexes, or numbers for one output."""
         if self.traits.outputs > 1:
             return shared(y, np.int64)
         return shared(y, np.float64 if self.traits.output_dtype is torch.float64 else np.float32)
 
-    def run(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Return a module's outputs, [n] or [n, outputs], of 32 bits or more."""
+    def run(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return a module's outputs, [n] or [n, outputs], of 32 bits or more; each position of an example is a row."""
         with autocast(self.device, self.spec.precision):
             outputs: Tensor = module(x)
         outputs = outputs.to(self.traits.output_dtype)
-        return outputs.reshape(-1) if self.traits.outputs == 1 else outputs
+        return outputs.reshape(-1) if self.traits.outputs == 1 else outputs.flatten(0, -2)
 
     def replica(self) -> nn.Module:
         """Return a copy of the module on the model's device."""
-        return copied(self._template).to(self.device)
+        return accelerated(copied(self._template).to(self.device))
 
     def check(self, weights: Vector) -> None:
         """Refuse weights of another layout.
@@ -282,6 +329,19 @@ class TorchModel:
         """
         if weights.layout != self.layout:
             raise ModelError(f"weights of {weights.layout!r} do not fit this model of {self.layout!r}.")
+
+    def _left_behind(self, process: int) -> TorchSession | None:
+        """Return the session of a thread that has ended, which is nobody's any more; None if there is none."""
+        for other in list(self._sessions):
+            if other[0] != process:
+                # A fork took it along, in whatever state a thread of the parent had it.
+                self._sessions.pop(other, None)
+            elif not other[1].is_alive():
+                # Another thread may have been quicker.
+                session = self._sessions.pop(other, None)
+                if session is not None:
+                    return session
+        return None
 
 
 def _sha256(data: bytes | memoryview) -> str:

@@ -22,7 +22,7 @@ class NamedLoss:
     Args:
         kinds: the kinds of labels it is for.
         one_output: whether it reads outputs [n]; else [n, classes].
-        mean: the loss of outputs and targets.
+        mean: the loss of outputs and targets [n].
         link: how outputs become predictions.
     """
 
@@ -58,7 +58,7 @@ def loss_and_link(loss: str | Loss | None, schema: Schema, outputs: int) -> tupl
     Args:
         loss: as `Torch` takes it.
         schema: what is predicted.
-        outputs: the number of outputs of an example.
+        outputs: the number of outputs for a label.
 
     Raises:
         ModelError: the outputs do not fit the labels, or the loss does not fit both.
@@ -86,6 +86,11 @@ def loss_and_link(loss: str | Loss | None, schema: Schema, outputs: int) -> tupl
             f"output{'' if one else 's'}; use {' or '.join(usable)}."
         )
     return LOSSES[loss].mean, LOSSES[loss].link
+
+
+def at_every_position(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss over examples and positions: of outputs for each, and of targets [n, *positions]."""
+    return loss(outputs, targets.reshape(-1))
 
 
 def check_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:

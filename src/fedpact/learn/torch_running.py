@@ -1,5 +1,7 @@
 """What running a torch module takes: a device, a precision, random numbers; and what it makes of two examples."""
 
+import math
+import os
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +18,12 @@ from fedpact.learn.torch_modules import resting, set_training
 Precision = Literal["full", "bf16"]
 
 _HALF = (torch.bfloat16, torch.float16)
+# The largest tensor of a prediction. On a CPU more is slower, as it no longer fits into the cache; a GPU wants it.
+_PREDICTED_ELEMENTS = 1 << 20
+_PREDICTED_ELEMENTS_ON_DEVICE = 1 << 26
+_PREDICTED_ROWS = 4096
+# A page less than 32 MiB, for what the allocator adds.
+_LARGEST_COUNTED = (32 << 20) - 8192
 
 
 def device_of(name: str) -> torch.device:
@@ -58,6 +66,11 @@ class Generators:
             self._globals.append(torch.cuda.default_generators[device.index])
         self.seed(seed)
 
+    @classmethod
+    def renew(cls) -> None:
+        """Let nobody have the global generators."""
+        cls._turn = threading.RLock()
+
     def seed(self, seed: Seed) -> None:
         """Go to the start of the stream of this seed."""
         start = seed.integer()
@@ -82,6 +95,21 @@ class Generators:
         return present
 
 
+# The child of a fork has none of the other threads, and so none of them will ever give the generators back.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Generators.renew)
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what one training step frees for the next.
+
+    glibc returns unused memory to the system above a limit of twice the largest block freed so far that had been
+    mapped on its own, counting blocks up to 32 MiB; the next step then has the system map and clear every page
+    anew. One such block, never written to, sets the limit. Other allocators are left as they are.
+    """
+    torch.empty(_LARGEST_COUNTED, dtype=torch.uint8)
+
+
 @dataclass(frozen=True)
 class Traits:
     """What two examples of zeros showed about a module.
@@ -89,11 +117,12 @@ class Traits:
     Args:
         floats: the dtype of its floating-point inputs; None if it takes whole numbers alone.
         integers: whether it takes int64 inputs.
-        outputs: the number of outputs of an example.
+        outputs: the number of outputs for a label.
         output_dtype: the dtype in which the loss is computed, of 32 bits or more.
         draws_in_training: whether it draws random numbers in training;
         draws_in_prediction: and in prediction.
         writes_inputs: whether it overwrites its inputs.
+        widest: the elements for one example of the largest tensor that it, or a submodule, takes or gives.
     """
 
     floats: torch.dtype | None
@@ -103,6 +132,7 @@ class Traits:
     draws_in_training: bool
     draws_in_prediction: bool
     writes_inputs: bool
+    widest: int
 
     @property
     def input_dtype(self) -> str:
@@ -110,23 +140,38 @@ class Traits:
         return "float64" if self.floats in (None, torch.float64) else "float32"
 
 
-def try_out(module: nn.Module, shape: tuple[int, ...], device: torch.device, precision: Precision) -> Traits:
+def rows_at_once(traits: Traits, device: torch.device) -> int:
+    """Return how many examples prediction takes at once: so many that the largest tensor on the way stays small."""
+    elements = _PREDICTED_ELEMENTS if device.type == "cpu" else _PREDICTED_ELEMENTS_ON_DEVICE
+    return max(1, min(_PREDICTED_ROWS, elements // max(1, traits.widest)))
+
+
+def try_out(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    positions: tuple[int, ...],
+    device: torch.device,
+    precision: Precision,
+) -> Traits:
     """Run a module on two examples of zeros, as whole numbers and as floating-point ones.
 
     Args:
         module: the module, which may be changed.
         shape: the shape of one example.
+        positions: the shape of one example's labels.
         device: where the module is.
         precision: in which it runs.
 
     Raises:
-        ModelError: it fails on both, or returns something else than one tensor [2] or [2, outputs].
+        ModelError: it fails on both, or returns something else than one tensor [2, *positions] or
+            [2, *positions, outputs]; examples and positions may be one axis.
     """
     arrays = chain(module.parameters(), module.buffers())
     floats = next((array.dtype for array in arrays if array.is_floating_point()), torch.float32)
     random = Generators(device, Seed.of(0))
     trials = {}
     still = resting(module)
+    widest = _Widest(module)
     for dtype in (torch.int64, floats):
         x = torch.zeros((2, *shape), dtype=dtype, device=device)
         try:
@@ -144,11 +189,9 @@ def try_out(module: nn.Module, shape: tuple[int, ...], device: torch.device, pre
     if not trials:
         raise ModelError(f"the module fails on two examples of shape {shape}: {failure}") from failure
     trained, predicted, draws, writes = trials.get(floats) or trials[torch.int64]
-    width = _width(trained)
-    if _width(predicted) != width:
-        raise ModelError(
-            f"the module gives {width} outputs in training and {_width(predicted)} in prediction."
-        )
+    width, predicting = _width(trained, positions), _width(predicted, positions)
+    if predicting != width:
+        raise ModelError(f"the module gives {width} outputs in training and {predicting} in prediction.")
     return Traits(
         floats=floats if floats in trials else None,
         integers=torch.int64 in trials,
@@ -157,14 +200,42 @@ def try_out(module: nn.Module, shape: tuple[int, ...], device: torch.device, pre
         draws_in_training=draws[0],
         draws_in_prediction=draws[1],
         writes_inputs=writes,
+        widest=max(math.prod(shape), widest.elements // 2),
     )
 
 
-def _width(outputs: Any) -> int:
+class _Widest:
+    """Notes the elements of the largest tensor that a module or one of its submodules gives."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.elements = 0
+        for part in module.modules():
+            part.register_forward_hook(self._note)
+
+    def _note(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if isinstance(outputs, Tensor):
+            self.elements = max(self.elements, outputs.numel())
+        elif isinstance(outputs, tuple | list):
+            for each in outputs:
+                self._note(module, inputs, each)
+
+
+def _width(outputs: Any, positions: tuple[int, ...]) -> int:
     if not isinstance(outputs, Tensor):
         kind = type(outputs).__name__
         raise ModelError(f"the module returns {kind}; wrap it in one that returns its outputs as one tensor.")
-    if outputs.ndim not in (1, 2) or len(outputs) != 2:
-        shape = tuple(outputs.shape)
-        raise ModelError(f"for two examples the module gives {shape}; it must be (2,) or (2, outputs).")
-    return outputs.shape[1] if outputs.ndim == 2 else 1
+    shape = tuple(outputs.shape)
+    rows = 2, *positions
+    for axes in (rows, (math.prod(rows),)):
+        if shape == axes:
+            return 1
+        if shape[:-1] == axes:
+            return shape[-1]
+    wanted = ", ".join(map(str, rows))
+    why = f", as the labels of one are of shape {positions}" if positions else ""
+    first = len(shape) == len(rows) + 1 and shape[2:] == positions
+    hint = " Move its outputs to the last axis: .movedim(1, -1)." if first and positions else ""
+    raise ModelError(
+        f"for two examples the module gives {shape}; it must be ({wanted}{'' if positions else ','}) or "
+        f"({wanted}, outputs){why}.{hint}"
+    )

@@ -243,7 +243,8 @@ def _failures(result: Result) -> str:
 def _settings(result: Result) -> str:
     job = result.job
     about = settings(Job)
-    simple = ("seed", "rounds", "cohort", "quorum", "timeout_s", "update_range", "evaluate_every", "evaluate_cohort", "initial")
+    simple = ("seed", "rounds", "cohort", "quorum", "timeout_s", "update_range", "initial")
+    simple += ("evaluate_every", "evaluate_cohort")
     rows = [[name, _setting(getattr(job, name)), about.get(name, "")] for name in simple]
     parameters = sum(int(np.prod(entry.shape)) for entry in result.weights.layout.entries)
     features = len(result.fitted.preparation.schema.features)

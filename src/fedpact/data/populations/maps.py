@@ -1,0 +1,69 @@
+"""Memory maps of files whose pages are handed back, so that a long run does not end up with all files in memory.
+
+A page stays in the system's cache when it is handed back, and is there again at the next access. Without this, every
+page that was ever read counts as memory of the process, and a page may be half a megabyte.
+"""
+
+import mmap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Clients that are read before pages are handed back: the pages of so many are tens of megabytes at most.
+_CLIENTS = 64
+
+
+class Maps:
+    """The maps that clients' rows are read from.
+
+    Args:
+        maps: of files that are only read, or written back to.
+    """
+
+    def __init__(self, maps: Iterable[mmap.mmap] = ()) -> None:
+        self._maps = tuple(maps)
+        self._read = 0
+
+    @classmethod
+    def under(cls, *arrays: Any) -> "Maps":
+        """Return the maps that these arrays are views of; arrays in memory have none."""
+        found = [_map_under(array) for array in arrays]
+        return cls(each for each in found if each is not None)
+
+    def read(self, clients: int = 1) -> None:
+        """Note that so many clients' rows are about to be read; now and then, hand back what was read before."""
+        self._read += clients
+        if self._read >= _CLIENTS:
+            self.hand_back()
+
+    def hand_back(self) -> None:
+        """Hand back all pages; whoever holds views of them goes on reading them."""
+        self._read = 0
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for each in self._maps:
+                each.madvise(mmap.MADV_DONTNEED)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process the arrays are copies in memory.
+        return Maps, ()
+
+
+def mapped(path: Path | str) -> mmap.mmap:
+    """Return a file as a memory map that is only read.
+
+    Raises:
+        OSError, ValueError: it cannot be opened, or is empty.
+    """
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _map_under(array: Any) -> mmap.mmap | None:
+    while isinstance(array, np.ndarray):
+        # Changes to a copy-on-write map are in its pages alone.
+        if isinstance(array, np.memmap) and array.mode == "c":
+            return None
+        array = array.base
+    return array if isinstance(array, mmap.mmap) else None
