@@ -1,28 +1,41 @@
-"""Run benchmarks: `python -m benchmarks [name ...] [--json FILE]`."""
+"""The benchmarks.
 
-import argparse
+python -m benchmarks [name ...]                            what this machine does with Fedpact alone
+python -m benchmarks --workload A --against pfl,flower     Fedpact and its peers in turns
+python -m benchmarks scaling                               rounds per second over sizes and workers
+python -m benchmarks profile --workload A                  where a round's time goes
+python -m benchmarks report results/*.json --markdown      tables of earlier comparisons
+"""
+
 import importlib
-import json
-import platform
-from pathlib import Path
+import signal
+import sys
 
-NAMES = ("startup", "exact_sum", "heart")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help="which; all if none is named")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    arguments = parser.parse_args()
-    figures = {"machine": {"python": platform.python_version(), "processor": platform.processor()}}
-    for name in arguments.names or NAMES:
-        module = importlib.import_module(f"benchmarks.{name}")
-        print(f"{name}: {(module.__doc__ or '').splitlines()[0]}")
-        figures[name] = module.measure()
-        for label, value in figures[name].items():
-            print(f"  {label:<58} {value:.4g}" if isinstance(value, float) else f"  {label:<58} {value}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+COMMANDS = ("against", "profile", "report", "scaling")
 
 
-main()
+def main(words: list[str]) -> int:
+    """Hand the words to the benchmark that they are for, and return the exit status."""
+    if words and words[0] in COMMANDS:
+        command, words = words[0], words[1:]
+    else:
+        command = (
+            "against"
+            if any(word.partition("=")[0] in ("--workload", "--against") for word in words)
+            else "quick"
+        )
+    status: int = importlib.import_module(f"benchmarks.{command}").main(words)
+    return status
+
+
+def _leave(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    # What was started is ended on the way out.
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -13,6 +13,7 @@ from fedpact.engine import auto
 from fedpact.engine.auto import Auto
 from fedpact.engine.engines import engine_of
 from fedpact.engine.in_process import InProcess
+from fedpact.engine.threads import usable_cores
 from tests.engine.runs import outcome, same_bits, two_classes
 
 ALGORITHM = fp.FedAvg(lr=0.1, local_epochs=2, batch_size=4)
@@ -75,7 +76,7 @@ def test_the_choice_is_told_with_what_was_measured():
     assert "ms a client batched" in described
 
 
-@pytest.mark.skipif(auto.cores() < 2, reason="one core")
+@pytest.mark.skipif(usable_cores() < 2, reason="one core")
 def test_workers_are_chosen_where_they_save_time(eager):
     result = train(rounds=4)
     assert "in 2 worker processes" in result.engine

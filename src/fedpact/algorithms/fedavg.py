@@ -15,7 +15,7 @@ from fedpact.algorithms import PARTS
 from fedpact.algorithms.local_sgd import LocalSGD, Trained
 from fedpact.algorithms.optimizers import SGD, Optimizer
 from fedpact.algorithms.server import first_slots, server_step
-from fedpact.algorithms.stacked import TrainedStack, train_stacked
+from fedpact.algorithms.stacked import TrainedStack, ids_of, train_stacked
 from fedpact.core.algorithm import ClientState
 from fedpact.core.messages import Aggregate, Cohort, Recipients, Task, Update, Updates
 from fedpact.core.rows import ClientData
@@ -94,9 +94,8 @@ class FedAvg(LocalSGD):
         seeds: Sequence[Seed],
     ) -> tuple[Updates, Sequence[ClientState]]:
         """Train many clients side by side and return the changes of their models."""
-        rows = [client.train for client in data]
-        trained = train_stacked(self, model, task.arrays["model"], rows, task.version, seeds)
-        return self.updates(task, data, trained), [kept[i] for i in trained.order]
+        trained = train_stacked(self, model, task.arrays["model"], data, task.version, seeds)
+        return self.updates(task, data, trained), [kept[i] for i in trained.order.tolist()]
 
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
         """Step along the mean change."""
@@ -133,12 +132,12 @@ class FedAvg(LocalSGD):
         more: Mapping[str, Stack] | None = None,
     ) -> Updates:
         """Return what clients that trained side by side answer, with more vectors in the order of `trained`."""
-        answering = [data[i] for i in trained.order]
+        ids = ids_of(data)
         return Updates(
-            clients=[client.id for client in answering],
+            clients=[ids[i] for i in trained.order.tolist()],
             version=task.version,
             kind="delta",
-            weights=[len(client.train) if self.weighting == "examples" else 1 for client in answering],
-            averaged={"model": trained.models.minus(task.arrays["model"]), **(more or {})},
+            weights=trained.rows.tolist() if self.weighting == "examples" else [1] * len(ids),
+            averaged={"model": trained.changes, **(more or {})},
             metrics=trained.metrics,
         )

@@ -17,7 +17,7 @@ from fedpact.algorithms.local_sgd import Weighting, check_rows, gradient_of
 from fedpact.algorithms.optimizers import SGD, Optimizer
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.algorithms.server import first_slots, server_step
-from fedpact.algorithms.stacked import gradients_stacked
+from fedpact.algorithms.stacked import gradients_stacked, ids_of, rows_of
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ModelError
 from fedpact.core.messages import Aggregate, Task, Update, Updates
@@ -124,21 +124,18 @@ class FedSGD:
         Raises:
             DataError: a client has no training rows.
         """
-        rows = [client.train for client in data]
-        for client in rows:
-            check_rows(client)
-        chosen = [self._batch(len(r), seed) for r, seed in zip(rows, seeds, strict=True)]
-        index = [np.arange(len(r)) if i is None else i for i, r in zip(chosen, rows, strict=True)]
-        model_seeds = [seed.child("model") for seed in seeds]
-        gradients, losses = gradients_stacked(model, task.arrays["model"], rows, index, model_seeds)
-        taken = np.array([len(i) for i in index], np.float64)
+        rows = rows_of(data)
+        index, taken = self._batches(rows, seeds)
+        gradients, losses = gradients_stacked(
+            model, task.arrays["model"], data, index, taken, Seed.child_of_each(seeds, "model")
+        )
         updates = Updates(
-            clients=[client.id for client in data],
+            clients=ids_of(data),
             version=task.version,
             kind="gradient",
-            weights=[len(client.train) if self.weighting == "examples" else 1 for client in data],
+            weights=rows.tolist() if self.weighting == "examples" else [1] * len(data),
             averaged={"model": gradients},
-            metrics={"loss": losses * taken, "rows": taken},
+            metrics={"loss": losses * taken, "rows": taken.astype(np.float64)},
         )
         return updates, kept
 
@@ -146,6 +143,17 @@ class FedSGD:
         if self.batch_size is None or self.batch_size >= n:
             return None
         return np.sort(shuffled([seed.child("batch")], 0, n)[0, : self.batch_size])
+
+    def _batches(
+        self, rows: NDArray[np.int64], seeds: Sequence[Seed]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the same for many clients [clients, b], and how many rows each takes [clients]."""
+        every = np.broadcast_to(np.arange(rows.max()), (len(rows), rows.max()))
+        if self.batch_size is None or self.batch_size >= rows.max():
+            return every, rows
+        drawn = shuffled(Seed.child_of_each(seeds, "batch"), 0, rows)[:, : self.batch_size]
+        drawn = np.where(rows[:, None] > self.batch_size, np.sort(drawn, axis=1), every[:, : self.batch_size])
+        return drawn, np.minimum(rows, self.batch_size)
 
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
         """Step along the mean gradient."""

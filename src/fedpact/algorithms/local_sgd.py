@@ -179,12 +179,16 @@ class LocalSGD:
         """Whether `correct` does anything."""
         return type(self).correct is not LocalSGD.correct
 
+    @property
+    def plain(self) -> bool:
+        """Whether a step is −lr · the gradient and nothing else."""
+        return not self.corrects and self.max_grad_norm is None and self.optimizer == SGD()
+
     def _stepping(
         self, session: Session, start: Vector, anchors: Mapping[str, Vector], lr: float
     ) -> "Callable[[NDArray[np.int64] | None, int], Array]":
         """Return what takes a step on some rows, given the number of the step, and returns the loss."""
-        plain = not self.corrects and self.max_grad_norm is None and self.optimizer == SGD()
-        if plain and isinstance(session, DescendingSession):
+        if self.plain and isinstance(session, DescendingSession):
             return lambda index, count: session.descend(index, lr)
         weights, gradients = session.weights, session.gradients
         parts: list[dict[str, Array]] = [{} for _ in weights]
@@ -225,12 +229,16 @@ class LocalSGD:
             epoch, place = divmod(step, plan.per_epoch)
             if place == 0 and self.shuffle:
                 order = shuffled([seed], epoch, n)[0]
-            yield order[plan.batch(place)]
+            yield order[slice(*plan.batch(place))]
+
+
+# A number; or an array with one for each of many clients.
+Count = Any
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a client's local training.
+    """The steps of a client's local training, or of many clients'.
 
     Args:
         rows: the number of its rows.
@@ -240,21 +248,22 @@ class Plan:
         lent: rows that the last batch of an epoch takes over from the batch before.
     """
 
-    rows: int
-    size: int
-    per_epoch: int
-    total: int
-    lent: int
+    rows: Count
+    size: Count
+    per_epoch: Count
+    total: Count
+    lent: Count
 
-    def batch(self, place: int) -> slice:
-        """Return where the rows of a step are in the order of its epoch.
+    def batch(self, place: Count) -> tuple[Count, Count]:
+        """Return where the rows of a step begin and end in the order of its epoch.
 
         Args:
             place: the step's place in its epoch, 0 for the first.
         """
         last = self.per_epoch - 1
         start = place * self.size - self.lent * (place == last)
-        return slice(start, min((place + 1) * self.size - self.lent * (place == last - 1), self.rows))
+        stop = (place + 1) * self.size - self.lent * (place == last - 1)
+        return start, stop - (stop > self.rows) * (stop - self.rows)
 
 
 def gradient_of(session: Session, layout: Layout) -> Vector:

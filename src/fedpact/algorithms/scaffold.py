@@ -13,7 +13,7 @@ import numpy as np
 from fedpact.algorithms.fedavg import FedAvg, FedAvgState
 from fedpact.algorithms.local_sgd import gradient_of
 from fedpact.algorithms.optimizers import SGD
-from fedpact.algorithms.stacked import gradients_stacked, train_stacked
+from fedpact.algorithms.stacked import gradients_stacked, rows_of, train_stacked
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ConfigError, ModelError
 from fedpact.core.messages import Aggregate, Task, Update, Updates
@@ -116,29 +116,25 @@ class SCAFFOLD(FedAvg):
         seeds: Sequence[Seed],
     ) -> tuple[Updates, Sequence[ClientState]]:
         """Do the same for many clients side by side."""
-        start, wide = task.arrays["model"], task.arrays["model"].layout.wide
-        rows, nothing = [client.train for client in data], Vector.zeros(wide)
+        start, rate = task.arrays["model"], self.local_rate(task.version)
+        wide, nothing = start.layout.wide, Vector.zeros(start.layout.wide)
         own = Stack.of([state.get("control") or nothing for state in kept], wide)
-        drift = Stack(wide, [c - c_i for c, c_i in zip(task.arrays["control"].flats, own.flats, strict=True)])
-        trained = train_stacked(self, model, start, rows, task.version, seeds, {"drift": drift})
-        own, drift, rate = own.take(trained.order), drift.take(trained.order), self.local_rate(task.version)
-        renewed = own
+        gap = own.minus(task.arrays["control"])
+        drift = Stack(wide, [-flat for flat in gap.flats])
+        trained = train_stacked(self, model, start, data, task.version, seeds, {"drift": drift})
+        own, gap = (stack.take(trained.order).beside(trained.changes) for stack in (own, gap))
         if self.option == 1:
-            every = [np.arange(len(client)) for client in rows]
-            control_seeds = [seed.child("control") for seed in seeds]
-            gradients, _ = gradients_stacked(model, start, rows, every, control_seeds)
+            rows = rows_of(data)
+            every = np.broadcast_to(np.arange(rows.max()), (len(rows), rows.max()))
+            control_seeds = Seed.child_of_each(seeds, "control")
+            gradients, _ = gradients_stacked(model, start, data, every, rows, control_seeds)
             renewed = gradients.take(trained.order)
         elif rate > 0:
-            moved, scale = trained.models.minus(start), -1 / (trained.steps * rate)
-            renewed = Stack(
-                wide,
-                [
-                    flat * scale[:, None].astype(flat.dtype) - gap
-                    for flat, gap in zip(moved.flats, drift.flats, strict=True)
-                ],
-            )
+            renewed = trained.changes.times(-1 / (trained.steps * rate)).plus(gap)
+        else:
+            renewed = own
         updates = self.updates(task, data, trained, {"control": renewed.minus(own)})
-        return updates, [{"control": renewed.row(i)} for i in range(len(data))]
+        return updates, [{"control": vector} for vector in renewed.rows()]
 
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> ScaffoldState:
         """Step along the mean change; move c by the sampled share, by weight, of the mean change of the c_i."""

@@ -1,13 +1,14 @@
 """Local training of many clients side by side: the steps of `LocalSGD`, on arrays [clients, parameters].
 
 Clients are sorted by their number of steps, so that those still training are always the first of them, and every
-step is one operation on the first rows of each array. What a client computes is what it computes alone, up to the
-rounding of sums that a library adds up in another order.
+step is one operation on the first rows of each array. Their batches are computed together where they are of one
+size, or are filled up to one. What a client computes is what it computes alone, up to the rounding of sums that a
+library adds up in another order.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from fedpact.algorithms.local_sgd import LocalSGD, Plan, check_rows
 from fedpact.algorithms.optimizers import init_slots
-from fedpact.core.model import Array, StackableModel, StackedSession
-from fedpact.core.rows import Rows
+from fedpact.core.model import Array, DescendingStackedSession, StackableModel, StackedSession
+from fedpact.core.rows import ClientData, ClientStack
 from fedpact.core.seeds import Seed, shuffled
-from fedpact.core.stack import Stack
+from fedpact.core.stack import Stack, doubles, is_numpy, on_host
 from fedpact.core.vector import Vector
 
 
@@ -28,32 +29,38 @@ class TrainedStack:
 
     Args:
         order: the place of each in the sequence that was given [clients].
-        models: the weights that they ended with.
-        steps: the number of gradient steps that each took [clients].
+        rows: the number of its rows [clients].
+        changes: the weights that it ended with − those received, in the layout `layout.wide`.
+        steps: the number of gradient steps that it took [clients].
         metrics: as of `Trained`, each [clients].
     """
 
     order: NDArray[np.int64]
-    models: Stack
+    rows: NDArray[np.int64]
+    changes: Stack
     steps: NDArray[np.int64]
     metrics: dict[str, NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Clients with one number of rows: the steps that they take are the same."""
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Clients one after another whose batches are computed together: the arguments of `StackedSession.gradient`."""
 
     first: int
-    last: int
-    plan: Plan
-    seeds: Sequence[Seed]
+    index: NDArray[np.int64] | None
+    sizes: NDArray[np.int64]
+
+    @property
+    def places(self) -> slice:
+        """The places of the clients."""
+        return slice(self.first, self.first + len(self.sizes))
 
 
 def train_stacked(
     local: LocalSGD,
     model: StackableModel,
     start: Vector,
-    rows: Sequence[Rows],
+    clients: Sequence[ClientData],
     round: int,
     seeds: Sequence[Seed],
     anchors: Mapping[str, Stack] | None = None,
@@ -64,44 +71,47 @@ def train_stacked(
         local: the settings of local training.
         model: the model.
         start: the weights received.
-        rows: each client's training rows.
+        clients: the clients.
         round: the round, for the rate schedule.
         seeds: of each client in this round.
         anchors: vectors of each client for `correct`, in the layout `start.layout.wide`.
 
     Raises:
-        DataError: a client has no rows.
+        DataError: a client has no rows, or rows that do not fit the model.
     """
-    for client in rows:
-        check_rows(client)
-    plans = {n: local.plan(n) for n in {len(client) for client in rows}}
-    sizes = np.array([len(client) for client in rows])
-    totals = np.array([plans[n].total for n in sizes.tolist()])
-    order = np.lexsort((sizes, -totals))
-    seeds = [seeds[i] for i in order]
+    rows = rows_of(clients)
+    plan = _plan(local, rows)
+    order = np.lexsort((rows, -plan.total))
+    clients, seeds, plan = _sorted(clients, order), _sorted(seeds, order), _part(plan, order)
+    anchors = {name: stack.take(order) for name, stack in (anchors or {}).items()}
     session = model.stacked()
-    session.load(start, [rows[i] for i in order], [seed.child("model") for seed in seeds])
-    step = _stepping(
-        local, session, start, {name: a.take(order) for name, a in (anchors or {}).items()}, round
-    )
-    shuffles = [seed.child("shuffle") for seed in seeds]
-    batches = _Batches(local.shuffle, _groups([plans[n] for n in sizes[order].tolist()], shuffles))
-    losses: list[tuple[NDArray[np.int64], Array]] = []
-    for count in range(1, int(totals.max()) + 1):
-        index, taken = batches.at(count - 1)
-        losses.append((taken, step(index, taken, count)))
-    loss, seen = np.zeros(len(rows)), np.zeros(len(rows))
-    for taken, loss_of in losses:
-        loss[: len(taken)] += as_numpy(loss_of).astype(np.float64) * taken
-        seen[: len(taken)] += taken
-    return TrainedStack(order, session.store(), totals[order], {"loss": loss, "rows": seen})
+    session.load(start, clients, lambda: Seed.child_of_each(seeds, "model"))
+    lr = local.local_rate(round)
+    descending = session if local.plain and isinstance(session, DescendingStackedSession) else None
+    step = None if descending else _stepping(local, session, start, anchors, lr)
+    batches = _Batches(plan, Seed.child_of_each(seeds, "shuffle") if local.shuffle else None)
+    losses: list[tuple[Run, Array]] = []
+    for count in range(1, int(plan.total[0]) + 1):
+        orders, starts, sizes = batches.at(count - 1)
+        for run in _runs(session, orders, starts, sizes, plan.rows):
+            batch = run.first, run.index, run.sizes
+            losses.append((run, descending.descend(*batch, lr) if descending else session.gradient(*batch)))
+        if step:
+            step(len(sizes), count)
+    loss, seen = np.zeros(len(clients)), np.zeros(len(clients))
+    for run, means in losses:
+        loss[run.places] += on_host(means).astype(np.float64) * run.sizes
+        seen[run.places] += run.sizes
+    changes = session.models().minus(start)
+    return TrainedStack(order, plan.rows, changes, plan.total, {"loss": loss, "rows": seen})
 
 
 def gradients_stacked(
     model: StackableModel,
     start: Vector,
-    rows: Sequence[Rows],
-    index: Sequence[NDArray[np.int64]],
+    clients: Sequence[ClientData],
+    index: NDArray[np.int64],
+    sizes: NDArray[np.int64],
     seeds: Sequence[Seed],
 ) -> tuple[Stack, NDArray[np.float64]]:
     """Return the gradients of clients' mean losses at the same weights, and these losses [clients].
@@ -111,39 +121,63 @@ def gradients_stacked(
     Args:
         model: the model.
         start: the weights.
-        rows: each client's rows.
-        index: which of them each takes.
+        clients: the clients.
+        index: which of its rows each takes [clients, b].
+        sizes: how many of them count, from the first [clients].
         seeds: of each client, for dropout and the like.
     """
+    order = np.argsort(sizes, kind="stable")
+    clients, index, sizes = _sorted(clients, order), index[order], sizes[order]
     session = model.stacked()
-    session.load(start, rows, seeds)
-    taken = np.array([len(chosen) for chosen in index])
-    padded = np.zeros((len(rows), int(taken.max())), np.int64)
-    for row, chosen in zip(padded, index, strict=True):
-        row[: len(chosen)] = chosen
-    losses = session.gradient(padded, taken)
-    gradients = [as_numpy(gradient).copy() for gradient in session.gradients]
-    return Stack(start.layout.wide, gradients), as_numpy(losses).astype(np.float64)
+    session.load(start, clients, lambda: _sorted(seeds, order))
+    losses = np.empty(len(clients))
+    for run in _runs(session, index, np.zeros_like(sizes), sizes, rows_of(clients)):
+        losses[run.places] = on_host(session.gradient(run.first, run.index, run.sizes))
+    place = np.argsort(order)
+    return session.slopes().take(place.tolist()), losses[place]
 
 
-def _groups(plans: Sequence[Plan], seeds: Sequence[Seed]) -> list[_Group]:
-    groups, first = [], 0
-    for plan, same in groupby(plans):
-        last = first + len(list(same))
-        groups.append(_Group(first, last, plan, seeds[first:last]))
-        first = last
-    return groups
+def rows_of(clients: Sequence[ClientData]) -> NDArray[np.int64]:
+    """Return the number of rows of each client.
+
+    Raises:
+        DataError: one has none.
+    """
+    if isinstance(clients, ClientStack):
+        return np.full(len(clients), clients.x.shape[1])
+    rows = [client.train for client in clients]
+    sizes = [len(each.x) for each in rows]
+    check_rows(rows[sizes.index(min(sizes))])
+    return np.array(sizes)
 
 
-def as_numpy(array: Array) -> NDArray[Any]:
-    """Return a numpy array or a tensor of any device as a numpy array."""
-    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+def ids_of(clients: Sequence[ClientData]) -> Sequence[str]:
+    """Return the name of each client."""
+    return clients.ids if isinstance(clients, ClientStack) else [client.id for client in clients]
+
+
+def _sorted(items: Sequence[Any], order: NDArray[np.int64]) -> Sequence[Any]:
+    if (order[1:] > order[:-1]).all():
+        return items
+    return [items[i] for i in order.tolist()]
+
+
+def _plan(local: LocalSGD, rows: NDArray[np.int64]) -> Plan:
+    """Return the steps of all clients as one plan of arrays."""
+    kinds, which = np.unique(rows, return_inverse=True)
+    plans = [local.plan(n) for n in kinds.tolist()]
+    return Plan(*(np.array([getattr(plan, f.name) for plan in plans])[which] for f in fields(Plan)))
+
+
+def _part(plan: Plan, clients: "NDArray[np.int64] | slice") -> Plan:
+    return Plan(*(getattr(plan, f.name)[clients] for f in fields(Plan)))
 
 
 def _stepping(
-    local: LocalSGD, session: StackedSession, start: Vector, anchors: Mapping[str, Stack], round: int
-) -> Any:
-    lr, weights, gradients = local.local_rate(round), session.weights, session.gradients
+    local: LocalSGD, session: StackedSession, start: Vector, anchors: Mapping[str, Stack], lr: float
+) -> Callable[[int, int], None]:
+    """Return what takes a step with the first k clients, given k and the number of the step."""
+    weights, gradients = session.weights, session.gradients
     parts: list[dict[str, Array]] = [{} for _ in weights]
     if local.corrects:
         every: dict[str, Stack | Vector] = {"start": start.widened(), **anchors}
@@ -152,9 +186,7 @@ def _stepping(
                 part[name] = array
     slots = [init_slots(local.optimizer, array) for array in weights]
 
-    def step(index: NDArray[np.int64], taken: NDArray[np.int64], count: int) -> Array:
-        losses = session.gradient(index, taken)
-        k = len(taken)
+    def step(k: int, count: int) -> None:
         training = [gradient[:k] for gradient in gradients]
         if local.max_grad_norm is not None:
             _clip(training, local.max_grad_norm)
@@ -164,7 +196,6 @@ def _stepping(
                 local.correct(gradient, array[:k], near)
             state = {name: values[:k] for name, values in slot.items()}
             local.optimizer.step(array[:k], gradient, state, count, lr)
-        return losses
 
     return step
 
@@ -173,47 +204,56 @@ def _clip(gradients: Sequence[Array], max_norm: float) -> None:
     # A NaN or an infinity makes a NaN of its own client's weights alone, which is refused with its update.
     squares: Any = 0.0
     for gradient in gradients:
-        wide = gradient.astype(np.float64) if isinstance(gradient, np.ndarray) else gradient.double()
-        squares = squares + (wide * wide).sum(1)
-    factors = max_norm / squares**0.5
-    factors = factors.clip(max=1.0)
+        wide = doubles(gradient)
+        wide *= wide
+        squares = squares + wide.sum(1)
+    factors = (max_norm / squares**0.5).clip(max=1.0)[:, None]
     for gradient in gradients:
-        like = (
-            factors.astype(gradient.dtype) if isinstance(gradient, np.ndarray) else factors.to(gradient.dtype)
-        )
-        gradient *= like[:, None]
+        gradient *= factors.astype(gradient.dtype) if is_numpy(gradient) else factors.to(gradient.dtype)
 
 
 class _Batches:
-    """The rows of each step of many clients."""
+    """Where the rows of each step are, of many clients, those with the most steps first."""
 
-    def __init__(self, shuffle: bool, groups: Sequence[_Group]) -> None:
-        self._shuffle = shuffle
-        self._groups = groups
-        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+    def __init__(self, plan: Plan, seeds: Sequence[Seed] | None) -> None:
+        self._plan = plan
+        self._seeds = seeds
+        self._orders = np.tile(np.arange(plan.rows.max()), (len(plan.rows), 1))
 
-    def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows of those still training [k, b], and how many of them count for each [k]."""
-        active = [group for group in self._groups if group.plan.total > step]
-        chosen = [self._rows(group, step) for group in active]
-        taken = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in chosen])
-        if len(chosen) == 1:
-            return chosen[0], taken
-        index = np.zeros((len(taken), int(taken.max())), np.int64)
-        for group, rows in zip(active, chosen, strict=True):
-            index[group.first : group.last, : rows.shape[1]] = rows
-        return index, taken
+    def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return, of the k still training, the orders of rows [k, n], where in them batches start, and their sizes."""
+        k = int(np.searchsorted(-self._plan.total, -step))
+        plan = _part(self._plan, slice(k))
+        epoch, place = np.divmod(step, plan.per_epoch)
+        begin = np.flatnonzero((place == 0) & (plan.size < plan.rows))
+        if self._seeds is not None and len(begin):
+            seeds = [self._seeds[i] for i in begin.tolist()]
+            orders = shuffled(seeds, epoch[begin], plan.rows[begin])
+            self._orders[begin, : orders.shape[1]] = orders
+        start, stop = plan.batch(place)
+        return self._orders[:k], start, stop - start
 
-    def _rows(self, group: _Group, step: int) -> NDArray[np.int64]:
-        plan, clients = group.plan, group.last - group.first
-        if plan.size == plan.rows:
-            return np.broadcast_to(np.arange(plan.rows), (clients, plan.rows))
-        epoch, place = divmod(step, plan.per_epoch)
-        if not self._shuffle:
-            rows = np.arange(plan.rows)[plan.batch(place)]
-            return np.broadcast_to(rows, (clients, len(rows)))
-        known = self._orders.get(group.first)
-        if known is None or known[0] != epoch:
-            known = epoch, shuffled(group.seeds, epoch, plan.rows)
-            self._orders[group.first] = known
-        return known[1][:, plan.batch(place)]
+
+def _runs(
+    session: StackedSession,
+    orders: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> Iterator[Run]:
+    """Split clients into runs of one width each."""
+    widths = session.widths(sizes)
+    edges = (np.flatnonzero(np.diff(widths)) + 1).tolist()
+    for first, last in pairwise([0, *edges, len(sizes)]):
+        part, width = slice(first, last), int(widths[first])
+        start, taken = starts[part], sizes[part]
+        filled = int(taken.min()) < width
+        if not filled and (rows[part] == width).all():
+            yield Run(first, None, taken)
+        elif not filled and (start == start[0]).all():
+            yield Run(first, orders[part, start[0] : start[0] + width], taken)
+        else:
+            column = np.arange(width)
+            # A row that counts fills the place of one that does not: what a loss makes of it is finite too.
+            columns = start[:, None] + np.where(column < taken[:, None], column, 0)
+            yield Run(first, np.take_along_axis(orders[part], columns, axis=1), taken)

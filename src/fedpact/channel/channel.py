@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fedpact.core.errors import ChannelError
-from fedpact.core.messages import Aggregate, Update
+from fedpact.core.messages import Aggregate, Update, Updates
 from fedpact.core.vector import Layout
 
 
@@ -56,6 +56,19 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
+class StackTransform(Transform, Protocol):
+    """A stage that transforms many clients' updates at once."""
+
+    def encode_stack(self, updates: Updates, context: RoundContext) -> Updates:
+        """Transform each update as `encode` does.
+
+        Raises:
+            UpdateError: a client's update is refused.
+        """
+        ...
+
+
 class Channel:
     """Stages in order: client halves first to last, server halves last to first.
 
@@ -96,6 +109,19 @@ class Channel:
         for stage in self.stages:
             update = stage.encode(update, context)
         return update
+
+    def encode_stack(self, updates: Updates, context: RoundContext) -> Updates | None:
+        """Return many clients' updates as they leave them, or None where a stage can only take one at a time.
+
+        Raises:
+            UpdateError: a client's update is refused.
+        """
+        stages = [stage for stage in self.stages if isinstance(stage, StackTransform)]
+        if len(stages) < len(self.stages):
+            return None
+        for stage in stages:
+            updates = stage.encode_stack(updates, context)
+        return updates
 
     def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
         """Return the aggregate as the algorithm sees it."""

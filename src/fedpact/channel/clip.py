@@ -6,11 +6,13 @@ from math import hypot, isfinite
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpact.channel.channel import RoundContext, Transform, check_may_change
 from fedpact.core.errors import ChannelError, UpdateError
-from fedpact.core.messages import Aggregate, Update
+from fedpact.core.messages import Aggregate, Update, Updates
 from fedpact.core.settings import check_numbers
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Layout, Vector
 
 # Of what rounding to float32 may add to a norm, sixteen times as much.
@@ -59,10 +61,7 @@ class Clip:
         """
         norm = _norm(update.averaged)
         if not isfinite(norm):
-            raise UpdateError(
-                f'client "{update.client}": the update has norm {norm}; lower the learning rate or look for '
-                "such values in the client's rows."
-            )
+            raise _refusal(update.client, norm)
         if norm <= self.norm:
             return update
         scaled, slack = _scaled(update.averaged, self.norm / norm), _FIRST_SLACK
@@ -71,9 +70,41 @@ class Clip:
             scaled, slack = _scaled(update.averaged, self.norm / norm * (1 - slack)), 2 * slack
         return replace(update, averaged=scaled)
 
+    def encode_stack(self, updates: Updates, context: RoundContext) -> Updates:
+        """Scale each update down to the bound.
+
+        Raises:
+            UpdateError: a norm is NaN or infinite.
+        """
+        norms = _norms(updates.averaged)
+        bad = np.flatnonzero(~np.isfinite(norms))
+        if len(bad):
+            raise _refusal(updates.clients[bad[0]], norms[bad[0]])
+        averaged, slack, over = updates.averaged, _FIRST_SLACK, norms > self.norm
+        factors = np.where(over, self.norm / np.where(over, norms, 1.0), 1.0)
+        tried = factors
+        while over.any():
+            averaged = {name: stack.times(tried, "parameter") for name, stack in updates.averaged.items()}
+            over = _norms(averaged) > self.norm
+            tried, slack = np.where(over, factors * (1 - slack), tried), 2 * slack
+        return replace(updates, averaged=averaged)
+
     def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
         """Leave the aggregate as it is."""
         return aggregate
+
+
+def _refusal(client: str, norm: float) -> UpdateError:
+    return UpdateError(
+        f'client "{client}": the update has norm {norm}; lower the learning rate or look for such values in the '
+        "client's rows."
+    )
+
+
+def _norms(stacks: Mapping[str, Stack]) -> NDArray[np.float64]:
+    """Return the norm of each client's vectors together."""
+    each = [stack.norms("parameter") for stack in stacks.values()]
+    return np.array([hypot(*norms) for norms in zip(*each, strict=True)])
 
 
 def _norm(vectors: Mapping[str, Vector]) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedpact.channel.channel import RoundContext, Transform, check_may_change
 from fedpact.channel.clip import Clip
 from fedpact.core.errors import ChannelError
-from fedpact.core.messages import Aggregate, Update
+from fedpact.core.messages import Aggregate, Update, Updates
 from fedpact.core.settings import check_numbers
 from fedpact.core.vector import Layout
 
@@ -74,6 +74,15 @@ class GaussianNoise:
         """
         _refuse_buffers(vector.layout for vector in update.averaged.values())
         return replace(update, metrics={})
+
+    def encode_stack(self, updates: Updates, context: RoundContext) -> Updates:
+        """Keep the training metrics at the clients.
+
+        Raises:
+            ChannelError: the updates have buffers.
+        """
+        _refuse_buffers(stack.layout for stack in updates.averaged.values())
+        return replace(updates, metrics={})
 
     def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
         """Add noise to the mean: that of the sum, divided by the number of clients like the sum itself."""

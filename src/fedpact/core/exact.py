@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError, UpdateError
-from fedpact.core.stack import Stack
+from fedpact.core.row_sums import add_rows, sum_of_rows
+from fedpact.core.stack import Stack, extremes, is_numpy, on_host
 from fedpact.core.vector import Layout, Vector
 
 # One bit is the sign; one is left free, so that the sum of all roundings cannot overflow either.
@@ -28,7 +29,7 @@ _BITS = 62
 _LEAST_FRACTION_BITS = 16
 # Of 64 Ki elements the two scratch arrays stay in the cache of one core.
 _BLOCK = 1 << 16
-_WEIGHT_BITS = 64
+_WEIGHT_UNIT = 2**64
 # The declared range and the total weight stay within what keeps every scale a normal float64.
 _LARGEST = 2.0**64
 # A total of real weights is itself rounded; the bit left free has room for this much more.
@@ -41,12 +42,32 @@ def quantised_weight(weight: float, client: str = "") -> Fraction:
     Raises:
         UpdateError: it is NaN, infinite or negative.
     """
+    return Fraction(_units(weight, client), _WEIGHT_UNIT)
+
+
+def quantised_weights(
+    weights: Sequence[float], clients: Sequence[str]
+) -> tuple[NDArray[np.float64], Fraction]:
+    """Return many clients' weights as they enter a sum, and their total.
+
+    Raises:
+        UpdateError: one is NaN, infinite or negative.
+    """
+    # Most cohorts have few different weights.
+    known = {weight: _units(weight, clients[weights.index(weight)]) for weight in set(weights)}
+    units = [known[weight] for weight in weights]
+    # Exact: of a float64 that is rounded down to a multiple of 2^-64 no more bits are left than it had.
+    return np.array(units, np.float64) * (1 / _WEIGHT_UNIT), Fraction(sum(units), _WEIGHT_UNIT)
+
+
+def _units(weight: float, client: str) -> int:
     if not 0 <= weight < math.inf:
         raise UpdateError(
             f'client "{client}" gave its update the weight {weight:g}; a weight is a finite number, 0 or more.'
         )
     # Down, so that weights whose sum is the total declared do not exceed it.
-    return Fraction(math.floor(Fraction(float(weight)) * 2**_WEIGHT_BITS), 2**_WEIGHT_BITS)
+    numerator, denominator = float(weight).as_integer_ratio()
+    return numerator * _WEIGHT_UNIT // denominator
 
 
 class FixedPointSum:
@@ -131,34 +152,33 @@ class FixedPointSum:
         self._check_layout(stack.layout, clients[0])
         fits = np.ones(len(clients), np.bool_)
         for flat in stack.flats:
-            # A NaN fails both comparisons; in float64, for else the limit would be rounded to float32 first.
-            low, high = flat.min(axis=1, initial=0), flat.max(axis=1, initial=0)
-            fits &= (low.astype(np.float64) >= -self.limit) & (high.astype(np.float64) <= self.limit)
+            if flat.shape[1]:
+                # A NaN fails both comparisons; in float64, for else the limit would be rounded to float32 first.
+                low, high = (on_host(each).astype(np.float64) for each in extremes(flat))
+                fits &= (low >= -self.limit) & (high <= self.limit)
         return {i: self._refusal(stack.row(i), 0, clients[i]) for i in np.flatnonzero(~fits).tolist()}
 
     def add_stack(self, stack: Stack, weights: Sequence[float], clients: Sequence[str]) -> None:
         """Add Σ weight·vector over clients whose vectors `refusals` does not name: the bits of as many `add`.
 
+        Of tensors the sum is taken where they are, and one vector of integers comes back.
+
         Raises:
-            UpdateError: the weights add up to more than was declared. The sum is then as it was before.
+            UpdateError: the stack has another layout, or the weights add up to more than was declared. The sum is
+                then as it was before.
         """
-        terms = [quantised_weight(weight, client) for weight, client in zip(weights, clients, strict=True)]
-        total = sum(terms, Fraction(0))
+        self._check_layout(stack.layout, clients[0])
+        terms, total = quantised_weights(weights, clients)
         self._check_weight(total, float(total), clients[-1])
-        scales = np.array([float(term) for term in terms]) * 2.0**self.fraction_bits
+        scales = terms * 2.0**self.fraction_bits
         start = 0
         for flat in stack.flats:
-            width = flat.shape[1]
-            columns = min(width, _BLOCK) or 1
-            rows = max(1, _BLOCK // columns)
-            for first in range(0, len(flat), rows):
-                scale = scales[first : first + rows, None]
-                for left in range(0, width, columns):
-                    product = flat[first : first + rows, left : left + columns] * scale
-                    np.rint(product, out=product)
-                    place = slice(start + left, start + left + product.shape[1])
-                    self.integers[place] += product.astype(np.int64).sum(axis=0)
-            start += width
+            integers = self.integers[start : start + flat.shape[1]]
+            if is_numpy(flat):
+                add_rows(integers, flat, scales)
+            else:
+                integers += sum_of_rows(flat, scales)
+            start += flat.shape[1]
         self.weight += total
         self.count += len(clients)
 
@@ -261,7 +281,7 @@ _LIMB_BITS = 40
 # The unit of limb i is 2^(60 − 40·i): 2^60, 2^20 and so on to 2^-140.
 _UNITS = tuple(2.0 ** (60 - _LIMB_BITS * i) for i in range(_LIMBS))
 _RESOLUTION = 140
-_WIDE_LIMIT = 2.0**99
+WIDE_LIMIT = 2.0**99
 # So many limbs of up to 2^40 add up to 2^62.
 _WIDE_BLOCK = 1 << 22
 
@@ -289,7 +309,7 @@ class Wide:
             UpdateError: a value is NaN, infinite, or 2^99 or more.
         """
         rest = np.array(values, dtype=np.float64)
-        _check_below(_WIDE_LIMIT, rest, name, "only finite numbers below 2^99 can be summed")
+        _check_below(WIDE_LIMIT, rest, name, "only finite numbers below 2^99 can be summed")
         limbs = np.empty((_LIMBS, *rest.shape), np.int64)
         for i, unit in enumerate(_UNITS[:-1]):
             # Division by a power of two and the subtraction are exact, so no bit is lost on the way.

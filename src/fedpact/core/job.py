@@ -150,6 +150,9 @@ class Job(BaseModel):
 
     def _said(self, left_out: set[str]) -> dict[str, Any]:
         settings = self.model_dump(mode="json", exclude={"data", "initial", *left_out})
+        # A setting that was added later says nothing at its default: jobs that were approved before keep their digest.
+        if self.evaluate_cohort is None:
+            settings.pop("evaluate_cohort", None)
         return {**settings, "data": self.reading}
 
     @property

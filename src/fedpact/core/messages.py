@@ -1,8 +1,8 @@
 """What goes between a server and its clients: a Task down, an Update up, and the Aggregate of a cohort."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import UpdateError
-from fedpact.core.exact import FixedPointSum, Wide, quantised_weight
+from fedpact.core.exact import WIDE_LIMIT, FixedPointSum, Wide, quantised_weight, quantised_weights
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Vector
 
@@ -153,13 +153,13 @@ class Updates:
         """The bytes of the arrays and numbers of one of the clients, as sent to the server."""
         return sum(s.layout.nbytes for s in self.averaged.values()) + 8 * len(self.metrics)
 
-    def take(self, places: NDArray[np.int64]) -> "Updates":
+    def take(self, places: Sequence[int]) -> "Updates":
         """Return the updates of the clients at these places."""
         return Updates(
-            clients=[self.clients[i] for i in places.tolist()],
+            clients=[self.clients[i] for i in places],
             version=self.version,
             kind=self.kind,
-            weights=[self.weights[i] for i in places.tolist()],
+            weights=[self.weights[i] for i in places],
             averaged={name: stack.take(places) for name, stack in self.averaged.items()},
             metrics={name: numbers[places] for name, numbers in self.metrics.items()},
         )
@@ -203,13 +203,22 @@ class Accumulator:
         limit: the declared range of every averaged value.
         total_weight: an upper bound on the sum of the cohort's weights.
         population: how many clients there were to sample from.
+        integers: called with a vector's name and size for an int64 array to sum it in; None for arrays of its own.
     """
 
-    def __init__(self, task: Task, limit: float, total_weight: float, population: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        limit: float,
+        total_weight: float,
+        population: int,
+        integers: Callable[[str, int], NDArray[np.int64]] | None = None,
+    ) -> None:
         self.task = task
         self.limit = limit
         self.total_weight = total_weight
         self.population = population
+        self._integers = integers
         self.clients: set[str] = set()
         self.weight = Fraction(0)
         self.kind: UpdateKind | None = None
@@ -278,22 +287,24 @@ class Accumulator:
         refused: dict[int, UpdateError] = {}
         for name, stack in updates.averaged.items():
             refused = averaged[name].refusals(stack, updates.clients) | refused
+        # After the vectors: where training diverged, it is they that tell which weight did.
         for name, numbers in updates.metrics.items():
-            for i in np.flatnonzero(~np.isfinite(numbers)).tolist():
-                error = _diverged(f'client "{updates.clients[i]}": {name}', numbers[i])
-                refused.setdefault(i, error)
+            for i in np.flatnonzero(~(np.abs(numbers) < WIDE_LIMIT)).tolist():
+                try:
+                    _metric(float(numbers[i]), f'client "{updates.clients[i]}": {name}')
+                except UpdateError as error:
+                    refused.setdefault(i, error)
         errors = {updates.clients[i]: error for i, error in sorted(refused.items())}
         if refused:
-            updates = updates.take(
-                np.array([i for i in range(len(updates.clients)) if i not in refused], int)
-            )
+            updates = updates.take([i for i in range(len(updates.clients)) if i not in refused])
         if not updates.clients:
             return errors
-        metrics = self._metrics_with({name: Wide.of(a).sum() for name, a in updates.metrics.items()})
+        sums = {name: Wide.of(numbers).sum() for name, numbers in updates.metrics.items()}
+        metrics = self._metrics_with(sums)
         # The weights are the same for all vectors, so it is the first that refuses, or none.
         for name, stack in updates.averaged.items():
             averaged[name].add_stack(stack, updates.weights, updates.clients)
-        weight = sum((quantised_weight(w) for w in updates.weights), Fraction(0))
+        _, weight = quantised_weights(updates.weights, updates.clients)
         self._keep(set(updates.clients), updates.kind, averaged, {}, metrics, weight)
         return errors
 
@@ -321,11 +332,16 @@ class Accumulator:
         self._answers.update(other._answers)
         self._keep(other.clients, other.kind, averaged, summed, metrics, other.weight)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A partial sum goes to whoever gave the task: its arrays would only double what travels.
+        return {**vars(self), "task": replace(self.task, arrays={}, parameters={}), "_integers": None}
+
     def _sums_like(self, vectors: Mapping[str, Vector | Stack | FixedPointSum]) -> dict[str, FixedPointSum]:
-        return {
-            name: FixedPointSum(vector.layout, self.limit, self.total_weight)
-            for name, vector in vectors.items()
-        }
+        sums = {}
+        for name, vector in vectors.items():
+            integers = self._integers(name, vector.layout.size) if self._integers else None
+            sums[name] = FixedPointSum(vector.layout, self.limit, self.total_weight, integers)
+        return sums
 
     def _summed_with(self, sender: str, terms: Mapping[str, Term]) -> dict[str, Term]:
         return {

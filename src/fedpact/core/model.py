@@ -1,6 +1,6 @@
 """What an algorithm may ask of a model, whatever library it is written in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.exact import Wide
-from fedpact.core.rows import Rows
+from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Layout, Vector
@@ -28,12 +28,14 @@ class Schema:
         shape: the shape of one example.
         classes: the labels in the order of their indexes; empty for regression.
         features: the names of the columns, where the examples are table rows.
+        positions: the shape of one example's labels; () where it has one label.
     """
 
     kind: Kind
     shape: tuple[int, ...]
     classes: tuple[Any, ...] = ()
     features: tuple[str, ...] = ()
+    positions: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -48,7 +50,7 @@ class Model(Protocol):
         ...
 
     def predict(self, weights: Vector, x: Any) -> NDArray[np.floating[Any]]:
-        """Return P(class 1) [n], class probabilities [n, classes], or values [n]."""
+        """Return P(class 1) or values [n, *positions], or class probabilities [n, *positions, classes]."""
         ...
 
 
@@ -108,21 +110,38 @@ class StackedSession(Protocol):
     weights: Sequence[Array]
     gradients: Sequence[Array]
 
-    def load(self, weights: Vector, rows: Sequence[Rows], seeds: Sequence[Seed]) -> None:
-        """Start a group of clients from the same weights; `gradient` reads their rows, dropout their seeds."""
-        ...
+    def load(
+        self, weights: Vector, clients: Sequence[ClientData], seeds: Callable[[], Sequence[Seed]]
+    ) -> None:
+        """Start a group of clients from the same weights; `gradient` reads their training rows.
 
-    def gradient(self, index: NDArray[np.int64], sizes: NDArray[np.int64]) -> Array:
-        """Write the gradients of the mean losses of the first clients to `gradients`; return the losses [k].
+        The seeds, for dropout and the like, are asked for only by a model that draws random numbers.
 
-        Args:
-            index: which of its rows each of the first k clients takes [k, b].
-            sizes: how many of them count, from the first [k]: the others only fill the array.
+        Raises:
+            DataError: there are rows that do not fit the model; whose they are is not said.
         """
         ...
 
-    def store(self) -> Stack:
-        """Return a copy of all clients' weights."""
+    def widths(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return to how many rows batches of these sizes are filled up; those of one width are computed together."""
+        ...
+
+    def gradient(self, first: int, index: NDArray[np.int64] | None, sizes: NDArray[np.int64]) -> Array:
+        """Write the gradients of the mean losses of k clients from a first one on; return the losses [k].
+
+        Args:
+            first: the place of the first of them.
+            index: which of its rows each takes [k, b]; None for all of them, of which each then has b.
+            sizes: how many of them count, from the first [k]: the rest repeat a row that does, to fill the array.
+        """
+        ...
+
+    def models(self) -> Stack:
+        """Return all clients' weights, which the next step or `load` may overwrite."""
+        ...
+
+    def slopes(self) -> Stack:
+        """Return all clients' gradients in the layout `layout.wide`, which the next step may overwrite."""
         ...
 
     def arrays(self, vectors: Stack | Vector) -> list[Array]:
@@ -134,11 +153,31 @@ class StackedSession(Protocol):
 
 
 @runtime_checkable
+class DescendingStackedSession(StackedSession, Protocol):
+    """A session that takes steps of plain gradient descent faster than by gradients and a step along them."""
+
+    def descend(
+        self, first: int, index: NDArray[np.int64] | None, sizes: NDArray[np.int64], lr: float
+    ) -> Array:
+        """Move the weights of k clients by −lr · the gradients of their mean losses; return the losses [k].
+
+        The clients and their rows are given as to `gradient`; what `gradients` holds afterwards means nothing.
+        """
+        ...
+
+
+@runtime_checkable
 class StackableModel(Model, Protocol):
-    """A model of which many can be trained side by side."""
+    """A model of which many can be trained side by side.
+
+    `stack_bytes` says how many bytes of clients' weights and rows are best in memory at once.
+    """
+
+    @property
+    def stack_bytes(self) -> int: ...
 
     def unstackable(self) -> str | None:
-        """Return why this one cannot after all, in a clause such as "it has batch norm"; None if it can."""
+        """Return why this one cannot after all, in a clause such as "the module has batch norm"; None if it can."""
         ...
 
     def stacked(self) -> StackedSession:

@@ -79,6 +79,11 @@ class Registry:
             raise ConfigError(f'"{name}" is no {self.what}: it must be a frozen dataclass.')
         return found
 
+    def may_be_left_out(self, name: str, setting: str, value: Any) -> bool:
+        """Return whether a setting of this part has this value where it is not given."""
+        fields = {field.name: field for field in dataclasses.fields(self.load(name))}
+        return setting in fields and fields[setting].default is value
+
     def summary(self, name: str) -> str:
         """Return the first line of the part's documentation."""
         return (self.load(name).__doc__ or "").strip().split("\n")[0]

@@ -2,6 +2,7 @@
 
 import hashlib
 import operator
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,10 +34,7 @@ class Seed:
 
     def child(self, *path: int | str) -> "Seed":
         """Return the stream with this path of names and numbers."""
-        digest = hashlib.sha256(self.key)
-        for part in path:
-            digest.update(_encode(part))
-        return Seed(digest.digest())
+        return Seed(hashlib.sha256(self.key + b"".join(map(_encode, path))).digest())
 
     def children(self, name: str, parts: Iterable[int | str]) -> "list[Seed]":
         """Return `child(name, part)` for each of many parts, such as the clients of a cohort."""
@@ -49,6 +47,12 @@ class Seed:
             seeds.append(Seed(digest.digest()))
         return seeds
 
+    @staticmethod
+    def child_of_each(seeds: "Iterable[Seed]", *path: int | str) -> "list[Seed]":
+        """Return `child(*path)` of each of many streams."""
+        spelt = b"".join(map(_encode, path))
+        return [Seed(hashlib.sha256(seed.key + spelt).digest()) for seed in seeds]
+
     def generator(self) -> np.random.Generator:
         """Return a fresh numpy generator at the start of this stream."""
         return np.random.Generator(np.random.PCG64(int.from_bytes(self.key[:16], "little")))
@@ -58,33 +62,49 @@ class Seed:
         return int.from_bytes(self.key[:8], "little") >> 1
 
 
-def shuffled(seeds: Sequence[Seed], epoch: int, n: int) -> NDArray[np.int64]:
+def shuffled(
+    seeds: Sequence[Seed], epoch: int | NDArray[np.int64], n: int | NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return one random order of n rows for each stream [seeds, n], its own for every epoch.
 
     Rows are sorted by numbers that SplitMix64 gives them (Steele, Lea and Flood, "Fast splittable pseudorandom
     number generators", OOPSLA 2014), all streams in a few passes over one array: a cohort of thousands is shuffled
     in the time that its generators would take to be made.
 
+    Args:
+        seeds: the streams.
+        epoch: the epoch, or that of each stream [seeds].
+        n: the number of rows, or that of each stream [seeds]: each has its order at first and zeros behind it.
+
     >>> sorted(shuffled([Seed.of(7)], epoch=0, n=5)[0].tolist())
     [0, 1, 2, 3, 4]
     """
-    keys = np.frombuffer(b"".join([seed.key[:8] for seed in seeds]), "<u8")
+    keys = np.frombuffer(b"".join([seed.key[:8] for seed in seeds]), "<u8")[:, None]
+    epochs, sizes = (np.asarray(each, np.uint64).reshape(-1, 1) for each in (epoch, n))
+    widest = int(sizes.max())
+    places = np.arange(widest, dtype=np.uint64)
     # SplitMix64's state after so many steps; each epoch takes the next n of them.
-    steps = np.arange(epoch * n + 1, epoch * n + n + 1, dtype=np.uint64) * _GOLDEN
-    numbers = keys[:, None] + steps
+    numbers = keys + (epochs * sizes + np.uint64(1) + places) * _GOLDEN
     for shift, factor in _MIXING:
         numbers ^= numbers >> shift
         numbers *= factor
     # The row takes the place of the lowest bits: what is sorted is then the order, and no two are equal.
-    bits = np.uint64(max(1, (n - 1).bit_length()))
+    bits = np.maximum(np.frexp((sizes - np.uint64(1)).astype(np.float64))[1], 1).astype(np.uint64)
     numbers >>= bits
     numbers <<= bits
-    numbers |= np.arange(n, dtype=np.uint64)
+    numbers |= places
+    behind = places >= sizes if len(sizes) > 1 else None
+    if behind is not None:
+        numbers[behind] = _LAST
     numbers.sort(axis=1)
     numbers &= (np.uint64(1) << bits) - np.uint64(1)
+    if behind is not None:
+        numbers[behind] = 0
     return numbers.view(np.int64)
 
 
+_LAST = np.iinfo(np.uint64).max
+_LENGTH = struct.Struct("<I")
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # The last shift of SplitMix64 changes low bits alone, which the row replaces.
 _MIXING = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
@@ -95,4 +115,4 @@ def _encode(part: int | str) -> bytes:
     # numpy's integers for what they are.
     kind, text = (b"s", part) if isinstance(part, str) else (b"i", str(operator.index(part)))
     spelt = text.encode()
-    return kind + len(spelt).to_bytes(4, "little") + spelt
+    return kind + _LENGTH.pack(len(spelt)) + spelt

@@ -342,13 +342,9 @@ class Vector:
     def norm(self, role: Role | None = None) -> float:
         """Return the L2 norm over all elements or those of a role, accumulated in float64; inf on overflow."""
         total = 0.0
-        with np.errstate(over="ignore"):
-            for flat, segment in zip(self.flats, self.layout.segments, strict=True):
-                if role not in (None, segment.role):
-                    continue
-                for start in range(0, flat.size, _BLOCK):
-                    block = _numbers(flat[start : start + _BLOCK], segment.dtype)
-                    total += float(np.sum(np.square(block, dtype=np.float64)))
+        for flat, segment in zip(self.flats, self.layout.segments, strict=True):
+            if role in (None, segment.role):
+                total += float(squared_sum(flat, segment.dtype))
         return math.sqrt(total)
 
     def __eq__(self, other: object) -> bool:
@@ -361,6 +357,10 @@ class Vector:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The flat arrays are views: taken one by one they would come back as copies of the buffer.
+        return Vector, (self.layout, self.buffer)
+
     def __repr__(self) -> str:
         return f"Vector({self.layout!r})"
 
@@ -370,6 +370,21 @@ class Vector:
                 f"these two models do not fit: {self.layout.difference(layout)}; both sides must build the same "
                 "architecture."
             )
+
+
+def squared_sum(flats: NDArray[Any], dtype: str) -> NDArray[np.float64]:
+    """Return the sum of squares over the last axis, accumulated in float64; inf on overflow.
+
+    Args:
+        flats: one flat array of a Vector, or several as rows.
+        dtype: of their elements, one of `STORAGE`.
+    """
+    total = np.zeros(flats.shape[:-1])
+    with np.errstate(over="ignore"):
+        for start in range(0, flats.shape[-1], _BLOCK):
+            block = _numbers(flats[..., start : start + _BLOCK], dtype)
+            total += np.sum(np.square(block, dtype=np.float64), axis=-1)
+    return total
 
 
 def _aligned(nbytes: int) -> NDArray[np.uint8]:

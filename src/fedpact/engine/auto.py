@@ -1,12 +1,12 @@
 """The engine that chooses an engine: by measuring the first round on this machine, with this model and these rows."""
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Literal
 
 from fedpact.engine.batched import Batched, why_not
 from fedpact.engine.in_process import InProcess
+from fedpact.engine.threads import usable_cores
 from fedpact.engine.words import many
 from fedpact.engine.work import Engine, Intake, Setting, Work
 from fedpact.engine.workers import Workers
@@ -48,7 +48,7 @@ class Auto:
         arithmetic: Arithmetic | None = None,
     ) -> None:
         self._rounds = rounds
-        self._processes = cores() if processes is None else processes
+        self._processes = usable_cores() if processes is None else processes
         self._timeout_s = timeout_s
         self.arithmetic = arithmetic
         self._alone = InProcess(timeout_s)
@@ -70,6 +70,11 @@ class Auto:
         """Give back the processes, if there are any."""
         if self._chosen is not None:
             self._chosen.close()
+
+    @property
+    def loads_here(self) -> bool:
+        """Whether clients' rows are loaded in this process: so they are until workers are chosen."""
+        return self._chosen is None or self._chosen.loads_here
 
     def describe(self) -> str:
         """Return what was chosen, and why."""
@@ -112,11 +117,6 @@ class Auto:
 
 # Whose clients do the work of a round; an evaluation says nothing about it.
 _MEASURED = ("train", "gradient")
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _time_alone(engine: Engine, work: Work, ids: Sequence[str], intake: Intake) -> tuple[float, int]:

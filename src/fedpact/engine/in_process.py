@@ -5,31 +5,38 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fedpact.engine.threads import one_torch_thread
 from fedpact.engine.work import FATAL, Intake, Work
 
 
 class InProcess:
-    """Runs clients in this process, in turn.
+    """Runs clients in this process, in turn, with one thread of torch.
 
     Args:
         timeout_s: how long one client may take; one that takes longer is given up and its answer ignored.
     """
+
+    loads_here = True
 
     def __init__(self, timeout_s: float | None = None) -> None:
         self._timeout_s = timeout_s
 
     def ask(self, work: Work, ids: Sequence[str], intake: Intake) -> None:
         """Run these clients and take in their answers as they come."""
-        for id in ids:
-            start = time.perf_counter()
-            try:
-                update, keeps = within(self._timeout_s, work.client, id)
-            except FATAL:
-                raise
-            except Exception as error:
-                intake.fail(id, error, time.perf_counter() - start)
-            else:
-                intake.take(update, keeps, time.perf_counter() - start)
+        with one_torch_thread():
+            for id in ids:
+                self._run(work, id, intake)
+
+    def _run(self, work: Work, id: str, intake: Intake) -> None:
+        start = time.perf_counter()
+        try:
+            update, keeps = within(self._timeout_s, work.client, id)
+        except FATAL:
+            raise
+        except Exception as error:
+            intake.fail(id, error, time.perf_counter() - start)
+        else:
+            intake.take(update, keeps, time.perf_counter() - start)
 
     def describe(self) -> str:
         """Return how the clients are trained."""

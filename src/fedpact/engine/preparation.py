@@ -1,7 +1,7 @@
 """From a client's raw rows to what a model reads: agreed on and fitted over all clients, applied at each alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -146,12 +146,16 @@ def prepare(
     """
     failures: dict[str, str] = {}
 
-    def ask(algorithm: Any, clients: Population) -> Any:
+    one = stand_in(population)
+
+    def ask(algorithm: Any, of_all: bool) -> Any:
         stream = seed.child(type(algorithm).__name__)
-        setting = Setting(algorithm, None, clients, Channel((), algorithm), rules, stream)
+        # One client that stands for all is a quorum.
+        clients, how = (population, rules) if of_all or one is None else (one, replace(rules, quorum=1))
+        setting = Setting(algorithm, None, clients, Channel((), algorithm), how, stream)
         return hold_to_end(engine, setting, failures)
 
-    agreement = ask(AgreeOnRows(getattr(model, "kind", None)), stand_in(population) or population)
+    agreement = ask(AgreeOnRows(getattr(model, "kind", None)), of_all=False)
     if agreement.shape is not None and not steps:
         return Preparation(agreement.labels, agreement.shape, None, failures)
     if agreement.shape is not None and len(agreement.shape) != 1:
@@ -160,5 +164,5 @@ def prepare(
             "leave preprocess out."
         )
     fitting = FitPipeline(tuple(steps))
-    pipeline = fitting.fitted(ask(fitting, population))
+    pipeline = fitting.fitted(ask(fitting, of_all=bool(steps)))
     return Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures)

@@ -21,7 +21,7 @@ from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.models import describe_model, read_model_weights, rebuild_model
-from fedpact.engine.population import Population, Prepared, as_population
+from fedpact.engine.population import Population, Prepared, as_population, is_among
 from fedpact.engine.preparation import Preparation
 from fedpact.engine.runner import Progress
 from fedpact.store.checkpoint import Checkpoints, is_checkpoint
@@ -86,7 +86,7 @@ class Result:
             listed.update(present)
         clients = {
             id: {
-                "train_rows": _size(population, id) if id in present else None,
+                "train_rows": _size(population, id) if is_among(present, id) else None,
                 "test_rows": evaluation.rows.get(id, 0) if evaluation else 0,
                 **progress.clients.get(id),
                 **(evaluation.clients.get(id, {}) if evaluation else {}),

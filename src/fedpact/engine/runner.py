@@ -9,9 +9,10 @@ import numpy as np
 
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
-from fedpact.core.messages import Cohort
+from fedpact.core.messages import Cohort, Recipients
 from fedpact.core.settings import check_counts
 from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
+from fedpact.engine.prefetch import Prefetched, next_cohort
 from fedpact.engine.rounds import Outcome, asked, hold_round
 from fedpact.engine.stop import goodness
 from fedpact.engine.work import Engine, Setting
@@ -105,6 +106,7 @@ class Runner:
         self._engine = engine
         self._setting = setting
         self._algorithm: Any = setting.algorithm
+        self._announced = False
         self._evaluated: tuple[int, Evaluation | None] | None = None
         self._judging = judging(
             setting.model, setting.population, setting.seed, job.quorum, job.evaluate_cohort
@@ -171,6 +173,7 @@ class Runner:
             )
         setting = self._setting if number else self._at_first
         ids = asked(setting, task, number)
+        self._load_ahead(task.to, ids, number)
         outcome = hold_round(self._engine, setting, task, progress.kept.view(ids), number, ids)
         progress.state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
         for id, state in outcome.kept.items():
@@ -183,6 +186,21 @@ class Runner:
         if every and (number + 1) % every == 0 and (evaluation := self.evaluate(progress)):
             record.update(evaluation.record())
         record["seconds"] = time.perf_counter() - start
+
+
+    def _load_ahead(self, to: Recipients, ids: Sequence[str], round: int) -> None:
+        """Let the rows of this round's clients and of the next one's be read while others are trained on."""
+        population, rules, seed = self._setting.population, self._setting.rules, self._setting.seed
+        if not isinstance(population, Prefetched):
+            return
+        if not self._engine.loads_here:
+            population.close()
+            return
+        if not self._announced:
+            population.announce(ids)
+            self._announced = True
+        if round + 1 < self._job.rounds:
+            population.announce(next_cohort(to, population, rules.cohort, round + 1, seed))
 
 
 def _record(round: int, outcome: Outcome) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from fedpact.engine.models import (
     read_model_weights,
     starting_from,
 )
-from fedpact.engine.population import Population, Prepared, as_population
+from fedpact.engine.population import Population, Prepared, as_population, reads_files
+from fedpact.engine.prefetch import Prefetched
 from fedpact.engine.preparation import prepare
 from fedpact.engine.progress import showing_rounds
 from fedpact.engine.result import Fitted, Result
@@ -155,6 +157,8 @@ def run(
     Args:
         job: the job.
         clients: the clients; None for those that the job names.
+        engine: who runs the clients, as of `train`.
+        workers: processes or Ray's actors at most; None for one a core.
         folder: where to keep checkpoints and the result; None to keep nothing.
         resume: go on from the newest checkpoint in `folder`, or start if there is none.
         keep: which checkpoints to keep.
@@ -362,7 +366,8 @@ def _hold(
                 f'the run in "{place.path}" has {len(progress.history)} rounds behind it, and the job has '
                 f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
             )
-    population = Prepared(raw, lambda data: preparation.client(data, model.input_dtype))
+    prepared = Prepared(raw, partial(preparation.client, dtype=model.input_dtype))
+    population = Prefetched(prepared) if reads_files(raw) else prepared
     rules = Rules(job.cohort, job.quorum, job.update_range)
     setting = Setting(parts.algorithm, model, population, channel, rules, seed)
     runner = Runner(job, parts.rules, engine, setting)
@@ -374,7 +379,11 @@ def _hold(
             checkpoints.save(done, contents, job=job.lineage, score=score, scored_by=keep.best)
             progress.kept.retain(checkpoints.rounds())
 
-    stopped = runner.go(progress, keep, save if place else None, on_round)
+    try:
+        stopped = runner.go(progress, keep, save if place else None, on_round)
+    finally:
+        if isinstance(population, Prefetched):
+            population.close()
     fitted = Fitted(model, progress.state.model, preparation, job.model)
     result = Result.of(
         job, fitted, progress, runner.evaluate(progress), population, stopped, engine.describe()

@@ -216,6 +216,11 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def loads_here(self) -> bool:
+        """Whether clients' rows are loaded in this process, so that they can be loaded ahead."""
+        ...
+
     def describe(self) -> str:
         """Return how the clients are trained, in a phrase such as "one by one, in this process"."""
         ...
