@@ -71,7 +71,8 @@ def views(buffer: Tensor, layout: Layout) -> tuple[list[Tensor], dict[str, Tenso
         flats.append(flat)
         start = 0
         for entry in segment.entries:
-            array = flat[start : start + entry.size].view(entry.shape)
+            # Autograd counts the writes to a tensor and all its views; with `data` each array has its own count.
+            array = flat[start : start + entry.size].view(entry.shape).data
             arrays.update(dict.fromkeys((entry.name, *entry.aliases), array))
             start += entry.size
     return flats, arrays

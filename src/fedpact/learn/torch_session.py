@@ -3,28 +3,32 @@
 Optimisers, corrections and transport then work on a few flat arrays, whatever the architecture.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from fedpact.core.errors import ClientError, DataError, ModelError
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout, Vector
+from fedpact.learn.torch_chain import chain_of
+from fedpact.learn.torch_dropout import masks_of
 from fedpact.learn.torch_modules import buffer_places, resting, set_training, shared, views
-from fedpact.learn.torch_running import Generators
+from fedpact.learn.torch_running import Generators, rows_at_once
+from fedpact.learn.torch_sinks import Descent, Recording, Sink
 
 if TYPE_CHECKING:
     from fedpact.learn.torch import TorchModel
 
-# Prediction takes as many rows at once as keep the inputs below 16 MiB of float32.
-_PREDICTED_ROWS = 4096
-_PREDICTED_ELEMENTS = 1 << 22
+_aten = torch.ops.aten
+_NOTHING = nullcontext()
+_AS_IT_IS = nn.Identity()
 
 
 class TorchSession:
@@ -49,6 +53,7 @@ class TorchSession:
         self.module = model.replica()
         self._still = resting(self.module)
         set_training(self.module, self._still)
+        self._chain = chain_of(self.module, _examples(model), model.spec.precision == "bf16")
         self._parameters = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
         for name, parameter in self._parameters:
             parameter.data, parameter.grad = self._arrays[name], grads[name]
@@ -58,6 +63,8 @@ class TorchSession:
             (owner, key, owner._buffers[key]) for name, owner, key in places if name not in self._arrays
         ]
         self._random = Generators(device, Seed.of(0)) if model.traits.draws_in_training else None
+        self._masks = masks_of(self.module)
+        self._one = torch.ones((), device=device)
         self._inputs = self._targets = torch.empty(0)
 
     def load(self, weights: Vector) -> None:
@@ -81,9 +88,7 @@ class TorchSession:
             if tensor is not None and tensor is not self._arrays[name]:
                 self._arrays[name].copy_(tensor)
         self._attach(self._arrays)
-        weights = Vector.zeros(self._model.layout)
-        torch.from_numpy(weights.buffer).copy_(self._buffer)
-        return weights
+        return Vector(self._model.layout, self._buffer.to("cpu", copy=True).numpy())
 
     def bind(self, rows: Rows, seed: Seed) -> None:
         """Make these rows the ones that `gradient` reads; the seed is for dropout and the like.
@@ -97,26 +102,67 @@ class TorchSession:
         self._targets = self._model.targets(rows.y).to(self._model.device)
         if self._random is not None:
             self._random.seed(seed)
+        if self._masks is not None:
+            self._masks.seed(seed.child("dropout"))
 
-    def gradient(self, index: NDArray[np.int64] | None) -> float:
+    def gradient(self, index: NDArray[np.int64] | None) -> float | Tensor:
         """Write the gradient of the mean loss over these rows (None: all) into `gradients`; return the loss.
 
-        Buffers are updated as in training. Parameters that the loss does not depend on get a gradient of 0.
+        Buffers are updated as in training. Parameters that the loss does not depend on get a gradient of 0. On a
+        CUDA device the loss is a tensor [] that may not be computed yet.
 
         Raises:
             ClientError: the module or the loss fails on these rows.
         """
+        return self._step(index, Recording())
+
+    def descend(self, index: NDArray[np.int64] | None, lr: float) -> float | Tensor:
+        """Take a step of gradient descent on the mean loss over these rows (None: all); return the loss.
+
+        The weights become those of `gradient` and w ← w − lr·g but for rounding, and `gradients` has no meaning
+        afterwards. The loss is as there.
+
+        Raises:
+            ClientError: the module or the loss fails on these rows.
+        """
+        return self._step(index, Descent(lr))
+
+    def _step(self, index: NDArray[np.int64] | None, sink: Sink) -> float | Tensor:
+        x, y = self._batch(index)
+        try:
+            with torch.no_grad(), self._random or _NOTHING:
+                loss = self._chain.differentiate(x, lambda outputs: self._objective(outputs, y), sink)
+        except Exception as error:
+            raise _failure(len(x), error) from error
+        return loss if loss.is_cuda else loss.item()
+
+    def _batch(self, index: NDArray[np.int64] | None) -> tuple[Tensor, Tensor]:
         if index is None:
-            x, y = self._own(self._inputs), self._targets
-        else:
-            chosen = shared(index, np.int64).to(self._model.device)
-            x, y = self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen)
-        for flat in self.gradients:
-            flat.zero_()
-        with torch.enable_grad(), self._random or nullcontext(), _explained(len(x)):
-            loss = self._model.loss(self._model.run(self.module, x), y)
-            loss.backward()
-        return float(loss.item())
+            return self._own(self._inputs), self._targets
+        size = len(index)
+        if (
+            size
+            and index[-1] - index[0] == size - 1
+            and np.array_equal(index, np.arange(index[0], index[-1] + 1))
+        ):
+            place = slice(int(index[0]), int(index[-1]) + 1)
+            return self._own(self._inputs[place]), self._targets[place]
+        chosen = shared(index, np.int64).to(self._model.device)
+        return self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen)
+
+    def _objective(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a module's outputs, and its gradient with respect to them."""
+        model = self._model
+        if model.loss is functional.cross_entropy and outputs.ndim == 2 and outputs.dtype is torch.float32:
+            scores = torch._log_softmax(outputs, 1, False)
+            loss, rows = _aten.nll_loss_forward.default(scores, y, None, 1, -100)
+            gradient = _aten.nll_loss_backward.default(self._one, scores, y, None, 1, -100, rows)
+            return loss, torch._log_softmax_backward_data(gradient, scores, 1, torch.float32)
+        leaf = outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            # A copy, into which a loss may write.
+            loss = model.loss(model.run(_AS_IT_IS, leaf.clone()), y)
+        return loss.detach(), torch.autograd.grad(loss, leaf)[0]
 
     def arrays(self, vector: Vector) -> list[Tensor]:
         """Return a parameter-shaped vector (layout `layout.wide`) as flat tensors that match `weights`.
@@ -143,7 +189,7 @@ class TorchSession:
         outputs, binary = model.traits.outputs, model.schema.kind == "binary"
         if not len(inputs):
             return np.empty(0 if binary or outputs == 1 else (0, outputs), np.float32)
-        rows = max(1, min(_PREDICTED_ROWS, _PREDICTED_ELEMENTS // max(1, inputs[0].numel())))
+        rows = rows_at_once(model.traits, model.device)
         random = Generators(model.device, Seed.of(0)) if model.traits.draws_in_prediction else None
         parts = []
         self._attach(views(torch.from_numpy(weights.copy().buffer).to(model.device), model.layout)[1])
@@ -151,8 +197,11 @@ class TorchSession:
         try:
             with torch.no_grad(), random or nullcontext():
                 for batch in inputs.split(rows):
-                    with _explained(len(batch)):
-                        predicted = model.link(model.run(self.module, self._own(batch.to(model.device))))
+                    try:
+                        computed = self._chain(self._own(batch.to(model.device)))
+                        predicted = model.link(model.run(_AS_IT_IS, computed))
+                    except Exception as error:
+                        raise _failure(len(batch), error) from error
                     parts.append(predicted.cpu())
         finally:
             set_training(self.module, self._still)
@@ -171,9 +220,11 @@ class TorchSession:
         return x.clone() if self._model.traits.writes_inputs else x
 
 
-@contextmanager
-def _explained(rows: int) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise ClientError(f"the module fails on {rows} row{'s' if rows != 1 else ''}: {error}") from error
+def _examples(model: "TorchModel") -> Tensor:
+    """Return four examples: numbers between 0 and 1, or where whole ones are needed, zeros."""
+    numbers = Seed.of(0).generator().random((4, *model.schema.shape))
+    return torch.from_numpy(numbers).to(model.device, model.traits.floats or torch.int64)
+
+
+def _failure(rows: int, error: Exception) -> ClientError:
+    return ClientError(f"the module fails on {rows} row{'s' if rows != 1 else ''}: {error}")
