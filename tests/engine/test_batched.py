@@ -1,5 +1,6 @@
 """The batched engine: failures are each client's own, and what cannot be batched is done one by one and said."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -111,7 +112,7 @@ FAULTS: dict[str, tuple[ClientData, str]] = {
     ),
     "numbers too large": (
         ClientData("bad", Rows(client("bad").train.x * 1e200, client("bad").train.y)),
-        "outside the declared range",
+        "is nan",
     ),
 }
 
@@ -124,7 +125,7 @@ def test_a_clients_fault_is_its_own_and_is_told_as_one_by_one(fault: str, chunk:
     members = [*clients(3), bad, *clients(6)[3:]]
     together, alone = (hold(engine, members) for engine in (Batched(chunk), InProcess()))
     assert list(together.failures) == ["bad"]
-    assert pytest.importorskip("re").search(why, together.failures["bad"])
+    assert re.search(why, together.failures["bad"])
     assert together.aggregate.count == 6
     check_same(together, alone)
 
@@ -163,8 +164,9 @@ def test_a_client_that_weighs_more_than_it_announced_is_left_out() -> None:
 
 
 def test_when_nobody_answers_every_reason_is_named() -> None:
-    with pytest.raises(QuorumError, match="a: OSError: the disk is gone; b: OSError"):
+    with pytest.raises(QuorumError) as raised:
         hold(Batched(), Sparse(clients(2), ["a", "b"]))
+    assert raised.value.failures == dict.fromkeys("ab", "OSError: the disk is gone")
 
 
 def test_errors_that_end_the_round_for_all_do_so() -> None:
@@ -289,7 +291,7 @@ NOT_BATCHED: dict[str, tuple[Any, Any, str]] = {
     "a model without gradients": (
         FedAvg(),
         GaussianNB().build(BINARY),
-        "NBModel trains each client by itself",
+        "GaussianNBModel trains each client by itself",
     ),
 }
 
