@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,11 +186,17 @@ class Files:
         return f"{self.workload.letter}-{self.workload.clients}x{self.workload.rows}"
 
 
-def load(workload: Workload, folder: Path) -> tuple[Array, Array]:
-    """Return features and labels as memory maps; int32 labels, and int32 features where they are characters."""
+def load(workload: Workload, folder: Path, mode: Literal["r", "c"] = "c") -> tuple[Array, Array]:
+    """Return features and labels as memory maps; int32 labels, and int32 features where they are characters.
+
+    Args:
+        workload: whose they are.
+        folder: where its files are.
+        mode: "r" for maps that are only read, or "c" for copies on write: nobody writes, but torch warns of every
+            array that it may not write to.
+    """
     files = Files(workload, folder)
-    # Copy-on-write: nobody writes, but torch warns of every array that it may not write to.
-    return np.load(files.features, mmap_mode="c"), np.load(files.labels, mmap_mode="c")
+    return np.load(files.features, mmap_mode=mode), np.load(files.labels, mmap_mode=mode)
 
 
 def load_weights(workload: Workload, folder: Path) -> dict[str, Array]:

@@ -43,7 +43,7 @@ def losses(run: Run, result: fp.Result) -> tuple[float, float]:
 def train(run: Run, clock: Clock) -> fp.Result:
     """Train, and note the beginning and the end of each round."""
     workload, data = run.workload, run.data
-    population = fp.populations.arrays(*load(workload, data))
+    population = fp.populations.arrays(*load(workload, data, "r"))
     clock.tick()
     return fp.train(
         new_model(run),

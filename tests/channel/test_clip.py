@@ -16,7 +16,8 @@ from fedpact.algorithms.scaffold import SCAFFOLD
 from fedpact.channel.channel import Channel, RoundContext
 from fedpact.channel.clip import Clip
 from fedpact.core.errors import ChannelError, ConfigError, UpdateError
-from fedpact.core.messages import Update
+from fedpact.core.messages import Update, Updates
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Entry, Layout, Vector
 
 ROUND = RoundContext(0)
@@ -200,3 +201,24 @@ def test_stages_run_first_to_last_at_the_client_and_last_to_first_at_the_server(
     channel.decode(encoded, channel.context(0))
     assert trace[2:] == [("a", "encode"), ("b", "encode"), ("b", "decode"), ("a", "decode")]
     assert {"a", "b"} <= encoded.metrics.keys()
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.just(6)), elements=st.floats(-1e6, 1e6, width=32)),
+    st.floats(1e-3, 1e3),
+)
+def test_a_stack_is_clipped_to_the_bits_of_each_update_alone(rows, bound):
+    updates = [update(model=row, control=row[::-1].astype(np.float64)) for row in rows]
+    stacked = Updates(
+        clients=[each.client for each in updates],
+        version=0,
+        kind="delta",
+        weights=[1] * len(updates),
+        averaged={
+            name: Stack.of([each.averaged[name] for each in updates], updates[0].averaged[name].layout)
+            for name in ("model", "control")
+        },
+    )
+    clipped = Clip(bound).encode_stack(stacked, ROUND)
+    for place, each in enumerate(updates):
+        assert clipped.one(place).averaged == Clip(bound).encode(each, ROUND).averaged

@@ -62,13 +62,13 @@ def last_state(folder: Path) -> dict[str, Any]:
     place = RunFolder(folder)
     progress = Progress(None, states_for(place.states))
     place.go_back(progress, Checkpoints(place.checkpoints).load(like=state_like(folder)))
-    clients = dict(progress.clients.items())
-    for record in [*progress.history, *clients.values()]:
+    clients, history = dict(progress.clients.items()), [dict(record) for record in progress.history]
+    for record in [*history, *clients.values()]:
         del record["seconds"]
     return {
         "state": progress.state,
         "kept": {id: progress.kept.get(id) for id in sorted(progress.kept.ids())},
-        "history": progress.history,
+        "history": history,
         "clients": clients,
         "failures": progress.failures,
     }

@@ -130,6 +130,16 @@ def test_a_clients_fault_is_its_own_and_is_told_as_one_by_one(fault: str, chunk:
     check_same(together, alone)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("fault", ["a row that is not a number", "numbers too large"])
+def test_a_gradient_that_cannot_be_bounded_leaves_its_client_out(fault: str) -> None:
+    algorithm = replace(FEDAVG, max_grad_norm=0.1)
+    members = [*clients(3), FAULTS[fault][0]]
+    together, alone = (hold(engine, members, algorithm=algorithm) for engine in (Batched(), InProcess()))
+    assert list(together.failures) == list(alone.failures) == ["bad"]
+    check_same(replace(together, failures=alone.failures), alone)
+
+
 def test_a_label_that_is_no_class_is_its_clients_fault() -> None:
     model = Softmax().build(THREE)
     bad = ClientData("bad", Rows(np.zeros((5, D)), np.array([0, 1, 2, 3, 0])))

@@ -13,7 +13,6 @@ from fedpact.engine import auto
 from fedpact.engine.auto import Auto
 from fedpact.engine.engines import engine_of
 from fedpact.engine.in_process import InProcess
-from fedpact.engine.threads import usable_cores
 from tests.engine.runs import outcome, same_bits, two_classes
 
 ALGORITHM = fp.FedAvg(lr=0.1, local_epochs=2, batch_size=4)
@@ -39,6 +38,7 @@ def eager(monkeypatch):
     """Let `Auto` start workers for any gain, however small."""
     monkeypatch.setattr(auto, "_START_S", -np.inf)
     monkeypatch.setattr(auto, "_LEAST_ROUND_S", 0.0)
+    monkeypatch.setattr(auto, "_DOUBTS", 1000)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,9 @@ def test_the_choice_is_told_with_what_was_measured():
     assert "ms a client batched" in described
 
 
-@pytest.mark.skipif(usable_cores() < 2, reason="one core")
-def test_workers_are_chosen_where_they_save_time(eager):
-    result = train(rounds=4)
-    assert "in 2 worker processes" in result.engine
+def test_workers_chosen_on_the_way_give_the_bits_of_one_process(eager):
+    result = train(rounds=4, workers=2)
+    assert result.engine.startswith("one by one, in 2 worker processes: ")
     assert same_bits(outcome(result), outcome(train(rounds=4, engine="in_process")))
 
 

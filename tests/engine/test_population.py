@@ -1,5 +1,6 @@
 """Populations: who is there, and what is loaded when."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_a_client_that_comes_back_with_other_rows_is_prepared_anew():
     raw.join(client("lyon", rows=7))
     assert len(population.load("lyon").train) == 7
     assert prepare.calls == ["lyon", "lyon"]
+
+
+def test_prepared_rows_of_a_client_that_has_left_are_let_go():
+    raw = InMemory([client("lyon"), client("nice")])
+    population = Prepared(raw, Doubling())
+    prepared = weakref.ref(population.load("lyon"))
+    kept = population.load("nice")
+    assert prepared() is not None
+    raw.leave("lyon")
+    assert population.load("nice") is kept
+    assert prepared() is None
 
 
 @pytest.mark.parametrize("clients", [3, "clients.csv", {"a": client("a")}, [client("a"), "b"], client("a")])

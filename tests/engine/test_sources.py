@@ -11,6 +11,7 @@ from fedpact.engine.population import InMemory, Population
 from fedpact.engine.sources import load_clients
 from fedpact.report.toml import job_toml
 from tests.data.visits import assert_same_clients, visits, write_parquet, write_sqlite
+from tests.engine.runs import same_bits
 
 TABLE = visits(list("abcabcab"))
 ASKED = {"client": "site", "label": "ill"}
@@ -71,6 +72,38 @@ def test_the_digest_says_what_is_read_and_not_where(tmp_path, made):
     assert here.digest == there.digest
     assert here.identity != there.identity
     assert here.reading == {"label": "ill"}
+
+
+@pytest.mark.parametrize("made", WAYS)
+def test_a_run_over_a_population_is_done_again_from_its_job(tmp_path, made):
+    population = made(tmp_path, columns=["age"], test=0.25, seed=3)
+    steps = {"preprocess": [fp.Impute("mean"), fp.Standardize()], "rounds": 2, "cohort": 2, "seed": 5}
+    result = fp.train(fp.models.Logistic(), population, engine="in_process", **steps)
+    path = tmp_path / "job.toml"
+    path.write_text(job_toml(result.job))
+    again = fp.run(Job.from_toml(path), engine="in_process")
+    assert again.job.digest == result.job.digest
+    assert again.job.identity == result.job.identity
+    assert same_bits(again.weights, result.weights)
+
+
+@pytest.mark.parametrize("made", WAYS)
+@pytest.mark.parametrize("test", [0.0, 0.25])
+def test_a_job_that_leaves_out_defaults_goes_on_with_the_run_that_spells_them_out(tmp_path, made, test):
+    population, folder = made(tmp_path, columns=["age"], test=test), tmp_path / "run"
+    settings = {"preprocess": fp.Impute("mean"), "cohort": 2, "engine": "in_process", "folder": folder}
+    first = fp.train(fp.models.Logistic(), population, rounds=1, **settings)
+    shorter = dict(population.reads) if test else {k: v for k, v in population.reads.items() if k != "test"}
+    shorter.pop("seed", None)
+    shorter.pop("stratify", None)
+    longer = Job.of({**first.job.model_dump(mode="json"), "data": shorter, "rounds": 2})
+    again = fp.run(longer, engine="in_process", folder=folder, resume=True)
+    assert again.job.identity == Job.of({**first.job.model_dump(mode="json"), "rounds": 2}).identity
+
+
+def test_that_labels_are_numbers_to_predict_is_part_of_the_digest(tmp_path):
+    digests = [job(in_parquet(tmp_path, classes=classes).reads).digest for classes in (None, (), (0, 1))]
+    assert len(set(digests)) == 3
 
 
 def test_a_job_may_name_a_folder_of_test_rows(tmp_path):

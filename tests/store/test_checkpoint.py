@@ -321,7 +321,7 @@ def test_round_before_the_latest_is_not_saved(tmp_path: Path) -> None:
 
 def test_checkpoint_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, range(1, 2))
-    newer = json.dumps({"format": 2, "written_by": "9.0"})
+    newer = json.dumps({"format": 99, "written_by": "9.0"})
     save_file({"a": np.zeros(1)}, path, {"checkpoint": newer})
     with pytest.raises(
         CheckpointError, match=r"was written by Fedpact 9.0 in a newer format; upgrade Fedpact"

@@ -66,3 +66,32 @@ def test_table_does_not_change_with_what_it_was_restored_from() -> None:
     noted["columns"]["count"][:] = 0
     again.rows(["nice"])
     assert (list(again), again["count"].tolist()) == (["lyon", "nice"], [7, 0])
+
+
+class Same(str):
+    """An id whose hash is that of all others of its kind."""
+
+    def __hash__(self) -> int:
+        return 7
+
+
+@given(st.lists(st.lists(IDS.map(Same), max_size=12), max_size=4), st.integers(0, 40))
+def test_clients_whose_ids_have_one_hash_are_told_apart(cohorts: list[list[Same]], expected: int) -> None:
+    made, counts = ClientTable({"count": np.int64}, expected), dict[str, int]()
+    for cohort in cohorts:
+        rows = made.rows(cohort)
+        np.add.at(made["count"], rows, 1)
+        for id in map(str, cohort):
+            counts[id] = counts.get(id, 0) + 1
+    assert dict(zip(made, made["count"].tolist(), strict=True)) == counts
+
+
+def test_room_that_was_taken_ahead_changes_nothing_in_what_is_noted() -> None:
+    made, roomy = table(), ClientTable({"count": np.int64, "share": np.float32}, expected=1000)
+    for each in (made, roomy):
+        rows = each.rows(["lyon", "上海"])
+        each["share"][rows] = 0.5
+    one, other = made.contents(), roomy.contents()
+    assert one["text"].tobytes() == other["text"].tobytes()
+    assert one["ends"].tolist() == other["ends"].tolist()
+    assert one["columns"]["share"].tolist() == other["columns"]["share"].tolist()

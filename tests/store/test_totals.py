@@ -50,7 +50,8 @@ def test_one_number_stands_for_all_clients() -> None:
 def test_totals_go_on_where_a_checkpoint_noted_them() -> None:
     totals = ClientTotals()
     totals.note(["lyon", "nice"], 1, 0, 0.1, 800)
-    again = ClientTotals.of(unpack(*pack(totals.contents()), ClientTotals().contents()))
+    again = ClientTotals()
+    again.restore(unpack(*pack(totals.contents()), ClientTotals().contents()))
     for one in (totals, again):
         one.note(["paris", "lyon"], 1, 0, 0.2, 800)
     assert list(again.items()) == list(totals.items())

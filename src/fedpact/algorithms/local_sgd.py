@@ -16,7 +16,7 @@ from fedpact.algorithms import PARTS
 from fedpact.algorithms.optimizers import SGD, Optimizer, init_slots
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.core.errors import ClientError, ConfigError, DataError, ModelError
-from fedpact.core.model import Array, DescendingSession, FittingModel, GradientModel, Session
+from fedpact.core.model import Array, FittingModel, GradientModel, Session, descends, gives_gradients
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed, shuffled
 from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part
@@ -125,7 +125,7 @@ class LocalSGD:
             ClientError: a gradient that `max_grad_norm` is to bound is NaN or infinite.
         """
         check_rows(rows)
-        if isinstance(model, GradientModel):
+        if gives_gradients(model):
             return self._descend(model, start, rows, round, seed, anchors or {})
         if not isinstance(model, FittingModel):
             raise ModelError(
@@ -188,7 +188,7 @@ class LocalSGD:
         self, session: Session, start: Vector, anchors: Mapping[str, Vector], lr: float
     ) -> "Callable[[NDArray[np.int64] | None, int], Array]":
         """Return what takes a step on some rows, given the number of the step, and returns the loss."""
-        if self.plain and isinstance(session, DescendingSession):
+        if self.plain and descends(session):
             return lambda index, count: session.descend(index, lr)
         weights, gradients = session.weights, session.gradients
         parts: list[dict[str, Array]] = [{} for _ in weights]

@@ -201,13 +201,14 @@ def _stepping(
 
 
 def _clip(gradients: Sequence[Array], max_norm: float) -> None:
-    # A NaN or an infinity makes a NaN of its own client's weights alone, which is refused with its update.
     squares: Any = 0.0
     for gradient in gradients:
         wide = doubles(gradient)
         wide *= wide
         squares = squares + wide.sum(1)
-    factors = (max_norm / squares**0.5).clip(max=1.0)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A norm that is NaN or infinite makes NaN of its client's weights, which are refused with the update.
+        factors = ((max_norm / squares**0.5).clip(max=1.0) + 0.0 * squares)[:, None]
     for gradient in gradients:
         gradient *= factors.astype(gradient.dtype) if is_numpy(gradient) else factors.to(gradient.dtype)
 

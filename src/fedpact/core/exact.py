@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError, UpdateError
-from fedpact.core.row_sums import add_rows, sum_of_rows
+from fedpact.core.row_sums import add_rows, rounded, sum_of_rows
 from fedpact.core.stack import Stack, extremes, is_numpy, on_host
 from fedpact.core.vector import Layout, Vector
 
@@ -240,7 +240,7 @@ class FixedPointSum:
     def _accumulate(self, vector: Vector, weight: float, sign: int, stop: int) -> int | None:
         """Add sign·weight·vector before element `stop`; return where a block that is refused starts, or None."""
         scale = sign * weight * 2.0**self.fraction_bits
-        numbers, rounded = np.empty(_BLOCK), np.empty(_BLOCK, np.int64)
+        numbers = np.empty(_BLOCK)
         offset = 0
         for flat in vector.flats:
             for start in range(0, flat.size, _BLOCK):
@@ -249,14 +249,14 @@ class FixedPointSum:
                 block = flat[start : start + _BLOCK]
                 # A NaN fails both comparisons, since it makes min and max NaN. As Python floats, for else
                 # the limit would be rounded to float32 first.
-                if not (float(block.min()) >= -self.limit and float(block.max()) <= self.limit):
+                least, most = float(block.min()), float(block.max())
+                if not (least >= -self.limit and most <= self.limit):
                     return offset + start
-                product, terms = numbers[: block.size], rounded[: block.size]
+                product = numbers[: block.size]
                 product[:] = block
                 product *= scale
-                np.rint(product, out=product)
-                terms[:] = product
-                self.integers[offset + start : offset + start + block.size] += terms
+                largest = max(-least, most) * abs(scale)
+                self.integers[offset + start : offset + start + block.size] += rounded(product, largest)
             offset += flat.size
         return None
 

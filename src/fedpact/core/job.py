@@ -139,7 +139,12 @@ class Job(BaseModel):
         data = self.data or {}
         in_files = isinstance(data.get("clients"), Mapping) or "table" in data
         left_out = _WHEREABOUTS | ({"name"} if in_files else set())
-        kept = {key: value for key, value in data.items() if key not in left_out and value not in (None, [])}
+        # No classes at all is a declaration too: the labels are numbers to predict.
+        kept = {
+            key: value
+            for key, value in data.items()
+            if key not in left_out and (value not in (None, []) or (key, value) == ("classes", []))
+        }
         return {**kept, "text": sorted(kept["text"])} if "text" in kept else kept
 
     @property

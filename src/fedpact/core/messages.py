@@ -224,7 +224,8 @@ class Accumulator:
         self.kind: UpdateKind | None = None
         self._averaged: dict[str, FixedPointSum] = {}
         self._summed: dict[str, Term] = {}
-        self._metrics: dict[str, Wide] = {}
+        # Numbers that clients send together are one array: to add it takes as long as to add one of them.
+        self._metrics: dict[tuple[str, ...], Wide] = {}
         self._answers: dict[str, Any] = {}
 
     @property
@@ -258,9 +259,7 @@ class Accumulator:
                 averaged[name].add(vector, update.weight, update.client)
                 added.append(name)
             # After the vectors: where training diverged, it is they that tell which weight did.
-            metrics = self._metrics_with(
-                {name: _metric(value, f"{sender}: {name}") for name, value in update.metrics.items()}
-            )
+            metrics = self._metrics_with(_metrics(update.metrics, sender))
         except UpdateError:
             for name in added:
                 averaged[name].remove(update.averaged[name], update.weight)
@@ -291,7 +290,7 @@ class Accumulator:
         for name, numbers in updates.metrics.items():
             for i in np.flatnonzero(~(np.abs(numbers) < WIDE_LIMIT)).tolist():
                 try:
-                    _metric(float(numbers[i]), f'client "{updates.clients[i]}": {name}')
+                    _metrics({name: float(numbers[i])}, f'client "{updates.clients[i]}"')
                 except UpdateError as error:
                     refused.setdefault(i, error)
         errors = {updates.clients[i]: error for i, error in sorted(refused.items())}
@@ -299,8 +298,9 @@ class Accumulator:
             updates = updates.take([i for i in range(len(updates.clients)) if i not in refused])
         if not updates.clients:
             return errors
-        sums = {name: Wide.of(numbers).sum() for name, numbers in updates.metrics.items()}
-        metrics = self._metrics_with(sums)
+        names = tuple(updates.metrics)
+        sums = Wide.of(np.array([updates.metrics[name] for name in names])).sum(axis=1) if names else None
+        metrics = self._metrics_with({} if sums is None else {names: sums})
         # The weights are the same for all vectors, so it is the first that refuses, or none.
         for name, stack in updates.averaged.items():
             averaged[name].add_stack(stack, updates.weights, updates.clients)
@@ -349,11 +349,18 @@ class Accumulator:
             for name, term in terms.items()
         }
 
-    def _metrics_with(self, numbers: Mapping[str, Wide]) -> dict[str, Wide]:
+    def _metrics_with(self, numbers: Mapping[tuple[str, ...], Wide]) -> dict[tuple[str, ...], Wide]:
         return {
-            name: self._metrics[name] + number if name in self._metrics else number
-            for name, number in numbers.items()
+            names: self._metrics[names] + terms if names in self._metrics else terms
+            for names, terms in numbers.items()
         }
+
+    def _metric_sums(self) -> dict[str, float]:
+        sums: dict[str, Wide] = {}
+        for names, totals in self._metrics.items():
+            for name, limbs in zip(names, totals.limbs.T, strict=True):
+                sums[name] = sums[name] + Wide(limbs) if name in sums else Wide(limbs)
+        return {name: float(total.numbers()) for name, total in sums.items()}
 
     def _keep(
         self,
@@ -361,7 +368,7 @@ class Accumulator:
         kind: UpdateKind,
         averaged: dict[str, FixedPointSum],
         summed: Mapping[str, Term],
-        metrics: Mapping[str, Wide],
+        metrics: Mapping[tuple[str, ...], Wide],
         weight: Fraction,
     ) -> None:
         self.clients |= clients
@@ -386,7 +393,7 @@ class Accumulator:
             population=self.population,
             means={name: partial.mean() for name, partial in self._averaged.items()},
             sums=dict(self._summed),
-            metrics={name: float(number.numbers()) for name, number in self._metrics.items()},
+            metrics=self._metric_sums(),
             answers=dict(sorted(self._answers.items())),
         )
 
@@ -440,10 +447,13 @@ def _integers(value: Statistic, name: str) -> Term:
     return array.astype(np.int64) if array.dtype.kind in "iub" else Wide.of(array, name)
 
 
-def _metric(value: float, name: str) -> Wide:
-    if not math.isfinite(value):
-        raise _diverged(name, value)
-    return Wide.of(value, name)
+def _metrics(values: Mapping[str, float], sender: str) -> dict[tuple[str, ...], Wide]:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise _diverged(f"{sender}: {name}", value)
+        if not abs(value) < WIDE_LIMIT:
+            Wide.of(value, f"{sender}: {name}")
+    return {tuple(values): Wide.of(list(values.values()))} if values else {}
 
 
 def _diverged(name: str, value: float) -> UpdateError:

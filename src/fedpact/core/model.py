@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +192,19 @@ class GradientModel(Model, Protocol):
     def session(self) -> Session:
         """Return this thread's session."""
         ...
+
+
+# To look through all of a protocol takes longer than a step of a small model, and is done for every client.
+
+
+def gives_gradients(model: Any) -> TypeGuard[GradientModel]:
+    """Return whether a model gives gradients."""
+    return hasattr(model, "session")
+
+
+def descends(session: Session) -> TypeGuard[DescendingSession]:
+    """Return whether a session takes steps of plain gradient descent itself."""
+    return hasattr(session, "descend")
 
 
 @runtime_checkable

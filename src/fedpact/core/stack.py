@@ -147,8 +147,10 @@ def beside(array: Array, like: Array) -> Array:
     """Return an array where another one is: on its device if that is a tensor."""
     if is_numpy(like):
         return on_host(array)
+    # torch warns of arrays that nobody may write to, such as those in memory that processes share.
+    owned = np.require(array, requirements="W") if is_numpy(array) else array
     # Whoever made the tensor has imported torch; importing it here would cost everyone else a second.
-    return sys.modules["torch"].as_tensor(array, device=like.device)
+    return sys.modules["torch"].as_tensor(owned, device=like.device)
 
 
 def doubles(array: Array) -> Array:

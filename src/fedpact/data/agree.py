@@ -6,6 +6,7 @@ data may not.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -39,6 +40,10 @@ class Labels:
     classes: tuple[Any, ...] = ()
     positions: tuple[int, ...] = ()
 
+    @cached_property
+    def _are_indexes(self) -> bool:
+        return self.classes == tuple(range(len(self.classes)))
+
     def encode(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Return class indexes (int64) or numbers (float64), of the same shape.
 
@@ -57,6 +62,9 @@ class Labels:
             if labels.dtype.kind == "U":
                 raise DataError("the labels are text, but the model predicts numbers.")
             return labels.astype(np.float64)
+        # The commonest labels by far are their own indexes already.
+        if self._are_indexes and labels.dtype.kind in "iu" and _within(labels, len(self.classes)):
+            return labels.astype(np.int64)
         index = {label: i for i, label in enumerate(self.classes)}
         values, inverse = np.unique(labels, return_inverse=True)
         known = np.array([index.get(_plain(value), -1) for value in values], np.int64)
@@ -69,6 +77,10 @@ class Labels:
                 f"the label in row {np.argmax(unknown) + 1} is of no class that the model knows ({shown}{more})."
             )
         return places
+
+
+def _within(labels: NDArray[Any], stop: int) -> bool:
+    return bool(labels.size and labels.min() >= 0 and labels.max() < stop)
 
 
 @dataclass(frozen=True)

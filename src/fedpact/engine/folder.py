@@ -13,7 +13,6 @@ from fedpact.engine.preparation import Preparation
 from fedpact.engine.runner import Progress
 from fedpact.store.files import cannot, locked, remove_leftovers, write_atomically
 from fedpact.store.records import Records
-from fedpact.store.totals import ClientTotals
 
 
 class RunFolder:
@@ -135,10 +134,12 @@ class RunFolder:
         """
         progress.state = contents["state"]
         progress.kept.restore(contents["kept"])
-        progress.clients = ClientTotals.of(contents["clients"])
+        progress.clients.restore(contents["clients"])
         for records, name in ((self._history, "history"), (self._failures, "failures")):
             records.cut(contents[name])
-        progress.history = [dict(record) for record in self._history.read()]
+        progress.history.clear()
+        for record in self._history.read():
+            progress.history.append(record)
         progress.failures = [dict(record) for record in self._failures.read()]
 
     def read_job(self) -> Job:

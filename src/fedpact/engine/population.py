@@ -8,7 +8,6 @@ are in `fedpact.data.populations`.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
 
 from fedpact.core.errors import ConfigError, DataError, suggest
 from fedpact.core.rows import ClientData, ClientStack, Rows
@@ -148,6 +147,10 @@ class InMemory:
         """Return a client's number of training rows."""
         return len(self._clients[id].train)
 
+    def holds(self, client: ClientData) -> bool:
+        """Return whether these are a client's rows now."""
+        return self._clients.get(client.id) is client
+
     def _in_order(self) -> tuple[list[str], list[str]]:
         # A list that was handed out is never changed: whoever holds it goes on with the clients of its round.
         if self._sorted is None:
@@ -169,8 +172,9 @@ class Prepared:
     def __init__(self, population: Population, prepare: Callable[[ClientData], ClientData]) -> None:
         self._population = population
         self._prepare = prepare
-        # Rows that nobody holds any more, since their client has left, go with it.
-        self._prepared: WeakKeyDictionary[ClientData, ClientData] = WeakKeyDictionary()
+        # By name: raw rows, and what was made of them.
+        self._prepared: dict[str, tuple[ClientData, ClientData]] = {}
+        self._seen = version(population)
         self.reads_files = reads_files(population)
 
     def ids(self, round: int) -> Sequence[str]:
@@ -213,12 +217,17 @@ class Prepared:
         return self._population.size(id)
 
     def _of(self, raw: ClientData) -> ClientData:
-        if not isinstance(self._population, InMemory):
+        population = self._population
+        if not isinstance(population, InMemory):
             return self._prepare(raw)
-        known = self._prepared.get(raw)
-        if known is None:
-            known = self._prepared[raw] = self._prepare(raw)
-        return known
+        if population.version != self._seen:
+            # Rows whose client has left, or came back with others, are let go.
+            self._seen, known = population.version, self._prepared
+            self._prepared = {id: both for id, both in known.items() if population.holds(both[0])}
+        kept = self._prepared.get(raw.id)
+        if kept is None or kept[0] is not raw:
+            kept = self._prepared[raw.id] = raw, self._prepare(raw)
+        return kept[1]
 
     def _stack_of(self, raw: ClientStack) -> Sequence[ClientData]:
         """Prepare a stack as if all of it were one client's rows, since each row is prepared for itself."""

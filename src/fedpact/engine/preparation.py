@@ -110,6 +110,11 @@ class Preparation:
 def _finite(x: NDArray[Any], dtype: str) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         examples = x.astype(dtype, copy=False)
+    # A sum is finite only if all its terms are, and one pass over them; where it is not, one looks closer.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = examples.sum(dtype=examples.dtype)
+    if np.isfinite(total):
+        return examples
     bad = ~np.isfinite(examples).reshape(len(x), -1).all(axis=1)
     if bad.any():
         advice = "leave these rows out" + (", or preprocess with Impute" if x.ndim == 2 else "")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from fedpact.engine.rounds import Outcome, asked, hold_round
 from fedpact.engine.stop import goodness
 from fedpact.engine.work import Engine, Setting
 from fedpact.learn.metrics import check_name
+from fedpact.store.history import History, Record
 from fedpact.store.states import ClientStates, StatesInMemory
 from fedpact.store.totals import ClientTotals
 
-Record = Mapping[str, Any]
 OnRound = Callable[[Record], None]
 
 
@@ -67,17 +68,18 @@ class Progress:
 
     state: Any
     kept: ClientStates = field(default_factory=StatesInMemory)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: History = field(default_factory=History)
     clients: ClientTotals = field(default_factory=ClientTotals)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     def note_failures(self, round: int, reasons: Mapping[str, str], when: str = "") -> None:
         """Note why clients failed in a round, each once; round 0 is the preparation of the rows."""
-        known = {(failure["round"], failure["client"]) for failure in self.failures}
+        of_this_round = takewhile(lambda failure: failure["round"] == round, reversed(self.failures))
+        known = {failure["client"] for failure in of_this_round}
         self.failures += [
             {"round": round, "client": id, "reason": when + why}
             for id, why in reasons.items()
-            if (round, id) not in known
+            if id not in known
         ]
 
     def contents(self) -> dict[str, Any]:
@@ -124,19 +126,24 @@ class Runner:
             on_round: called after each round, and after its checkpoint, with its record.
         """
         while (reason := self._ended(progress)) is None:
-            self._round(progress)
+            record = self._round(progress)
             done = len(progress.history)
             if done == self._job.evaluate_every and self.evaluate(progress) is None:
-                self._check_judged(progress.history[-1], keep)
+                self._check_judged(record, keep)
             if save and (done % keep.every == 0 or self._ended(progress)):
-                save(progress, keep.score(progress.history[-1]))
+                save(progress, keep.score(record))
             if on_round:
-                on_round(progress.history[-1])
+                on_round(record)
         return reason
 
-    def evaluate(self, progress: Progress) -> Evaluation | None:
-        """Evaluate the present model on all held-out rows, once; None if no client has any."""
-        round = len(progress.history)
+    def evaluate(self, progress: Progress, round: int | None = None) -> Evaluation | None:
+        """Evaluate the present model on all held-out rows, once; None if no client has any.
+
+        Args:
+            progress: what was done so far.
+            round: how many rounds are behind the model; None for as many as there are records.
+        """
+        round = len(progress.history) if round is None else round
         if self._evaluated is None or self._evaluated[0] != round:
             evaluation = evaluate_clients(self._engine, self._judging, progress.state.model, round)
             self._evaluated = round, evaluation
@@ -162,7 +169,7 @@ class Runner:
                     "on; give clients test rows."
                 )
 
-    def _round(self, progress: Progress) -> None:
+    def _round(self, progress: Progress) -> dict[str, Any]:
         start = time.perf_counter()
         number = len(progress.history)
         task = self._algorithm.task(progress.state)
@@ -175,18 +182,24 @@ class Runner:
         ids = asked(setting, task, number)
         self._load_ahead(task.to, ids, number)
         outcome = hold_round(self._engine, setting, task, progress.kept.view(ids), number, ids)
-        progress.state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
-        for id, state in outcome.kept.items():
-            progress.kept.stage(id, state)
+        state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
+        try:
+            for id, keeps in outcome.kept.items():
+                progress.kept.stage(id, keeps)
+        except BaseException:
+            # Either the whole round has been, or none of it.
+            progress.kept.discard()
+            raise
         progress.kept.commit()
+        progress.state = state
         record = _record(number + 1, outcome)
-        progress.history.append(record)
         _note_clients(progress, number + 1, outcome)
         every = self._job.evaluate_every
-        if every and (number + 1) % every == 0 and (evaluation := self.evaluate(progress)):
+        if every and (number + 1) % every == 0 and (evaluation := self.evaluate(progress, number + 1)):
             record.update(evaluation.record())
         record["seconds"] = time.perf_counter() - start
-
+        progress.history.append(record)
+        return record
 
     def _load_ahead(self, to: Recipients, ids: Sequence[str], round: int) -> None:
         """Let the rows of this round's clients and of the next one's be read while others are trained on."""

@@ -38,9 +38,8 @@ def load_clients(job: Job) -> Federation | Population:
     if job.data is None:
         raise ConfigError("the job names no data: add a [data] section, or give the clients in Python.")
     options = dict(job.data)
-    for kind in _POPULATIONS:
-        if kind in options:
-            return _population(kind, options)
+    if kind := _kind_of(options):
+        return _population(kind, options)
     if "clients" in options:
         _check(options, ("clients", "label"), _OPTIONS)
         sources = options.pop("clients")
@@ -61,16 +60,38 @@ def load_clients(job: Job) -> Federation | Population:
 
 
 def data_in_full(job: Job) -> Spec | None:
-    """Return a job's `data` with the defaults of a registered data set written out."""
+    """Return a job's `data` with the defaults of a registered data set, or of a population, written out."""
     data = job.data
+    if kind := _kind_of(data or {}):
+        return _population_in_full(kind, data or {})
     if data is None or isinstance(data.get("clients"), Mapping) or "table" in data or "name" not in data:
         return data
     return {**defaults(data["name"]), **data}
 
 
+def _kind_of(data: Mapping[str, Any]) -> str | None:
+    return next((kind for kind in _POPULATIONS if kind in data), None)
+
+
+def _settings(kind: str) -> list[inspect.Parameter]:
+    return list(inspect.signature(POPULATIONS[kind]).parameters.values())[1:]
+
+
+def _population_in_full(kind: str, data: Spec) -> Spec:
+    """Return the data of a population as the population itself `reads`: what has no effect is left out."""
+    defaults = {each.name: each.default for each in _settings(kind)}
+    said = {
+        name: value for name, value in defaults.items() if value not in (inspect.Parameter.empty, None, ())
+    }
+    full = {**said, **data}
+    if isinstance(full["test"], str) or not full["test"]:
+        # No test rows are drawn.
+        del full["seed"], full["stratify"]
+    return full
+
+
 def _population(kind: str, options: dict[str, Any]) -> Population:
-    made_by = POPULATIONS[kind]
-    known = list(inspect.signature(made_by).parameters.values())[1:]
+    made_by, known = POPULATIONS[kind], _settings(kind)
     needed = [each.name for each in known if each.default is each.empty]
     _check(options, (kind, *needed), (each.name for each in known))
     return made_by(options.pop(kind), **options)

@@ -34,14 +34,16 @@ from fedpact.engine.prefetch import Prefetched
 from fedpact.engine.preparation import prepare
 from fedpact.engine.progress import showing_rounds
 from fedpact.engine.result import Fitted, Result
-from fedpact.engine.runner import Keep, OnRound, Progress, Record, Runner
-from fedpact.engine.sampler import check_cohort
+from fedpact.engine.runner import Keep, OnRound, Progress, Runner
+from fedpact.engine.sampler import check_cohort, count_of
 from fedpact.engine.sources import data_in_full, load_clients
 from fedpact.engine.stop import STOP_RULES, StopRule
 from fedpact.engine.work import Engine, Rules, Setting
 from fedpact.learn.metrics import check_name
 from fedpact.store.checkpoint import Checkpoints
+from fedpact.store.history import History, Record
 from fedpact.store.states import states_for
+from fedpact.store.totals import ClientTotals
 
 
 def train(
@@ -321,7 +323,8 @@ def _execute(job: Job, parts: Parts, raw: Population, running: Running) -> Resul
 
         known = place.continued(job) if place else job
         arithmetic = place.read_arithmetic() if place and place.begun else None
-        engine = engine_of(running.engine, running.workers, job.timeout_s, job.rounds, arithmetic)
+        done = max(Checkpoints(place.checkpoints).rounds(), default=0) if place and place.begun else 0
+        engine = engine_of(running.engine, running.workers, job.timeout_s, job.rounds - done, arithmetic)
         try:
             return _hold(known, parts, raw, engine, place, running, after_round)
         finally:
@@ -355,7 +358,10 @@ def _hold(
     if job.initial is not None and latest is None:
         start = starting_from(model, read_model_weights(job.initial, model))
     kept = states_for(place.states if place else None)
-    progress = Progress(parts.algorithm.init(start, seed), kept)
+    met = min(len(raw.ids(0)), job.rounds * count_of(job.cohort, len(raw.ids(0))))
+    progress = Progress(
+        parts.algorithm.init(start, seed), kept, History(job.rounds), ClientTotals(expected=met)
+    )
     progress.note_failures(0, preparation.failures)
     if place and checkpoints and latest:
         like = {"state": progress.state}

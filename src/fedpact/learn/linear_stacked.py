@@ -66,8 +66,8 @@ class StackedRegression:
             scores = scores[..., 0]
         losses, residual = LOSSES[kind](scores, y), LINKS[kind](scores)
         residual -= y
-        filled = np.arange(x.shape[1]) >= sizes[:, None]
-        if filled.any():
+        if sizes.min() < x.shape[1]:
+            filled = np.arange(x.shape[1]) >= sizes[:, None]
             losses[filled] = residual[filled] = 0.0
         residual = residual.reshape(*x.shape[:2], -1)
         residual /= sizes[:, None, None]

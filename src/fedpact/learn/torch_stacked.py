@@ -66,7 +66,6 @@ class StackedTorch:
         model = self._model
         model.check(weights)
         joined = Joined.of(clients)
-        # Before the labels, for it is more often the examples that do not fit.
         self._inputs = model.inputs(joined.x).to(model.device)
         self._targets = model.targets(joined.y).to(model.device)
         self._joined = joined
@@ -175,14 +174,18 @@ class Stacking:
         """How many bytes of clients' weights and rows are best in memory at once."""
         if self._model.device.type == "cpu":
             return _CACHE
-        free, _ = torch.cuda.mem_get_info(self._model.device)
-        return int(free) // _DEVICE_SHARE
+        device = self._model.device
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch keeps for the next tensor is as good as free.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (int(free) + kept) // _DEVICE_SHARE
 
     def session(self) -> StackedTorch:
         """Return this thread's session."""
         if not hasattr(self._sessions, "session"):
             assert not isinstance(self._found, str)
-            self._sessions.session = StackedTorch(self._model, *self._found)
+            make, fills = self._found
+            self._sessions.session = StackedTorch(self._model, make(self._model), fills)
         return self._sessions.session
 
     def __getstate__(self) -> dict[str, Any]:
@@ -193,7 +196,7 @@ class Stacking:
         self.__dict__.update(state, _sessions=threading.local())
 
     @cached_property
-    def _found(self) -> tuple[Way, bool] | str:
+    def _found(self) -> tuple[Callable[["TorchModel"], Way], bool] | str:
         return settled(self._model)
 
 

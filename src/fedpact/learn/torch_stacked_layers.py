@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedpact.core.errors import ModelError
 from fedpact.core.vector import Segment
 from fedpact.learn.torch_dropout import Masks
 from fedpact.learn.torch_layers import Dense, Drop, Flat, Layer, Rectifier, Sigmoid, Tanh
@@ -216,19 +217,22 @@ class StackedDrop:
         return gradient if kept is None else (gradient * kept).to(gradient.dtype)
 
 
-def stacked_layers(layers: Sequence[Layer], names: Mapping[int, str]) -> list[StackedLayer] | None:
-    """Return a chain's layers for many clients; None if one of them is not written out here.
+def stacked_layers(layers: Sequence[Layer], names: Mapping[int, str]) -> list[StackedLayer]:
+    """Return a chain's layers for many clients.
 
     Args:
         layers: those of one client's chain.
         names: the names of the trained parameters by their identity.
+
+    Raises:
+        ModelError: one of them is not written out here.
     """
     made: list[StackedLayer] = []
     for layer in layers:
         if isinstance(layer, Dense):
             weight, bias = layer._weight, layer._bias
             if not all(p is None or id(p) in names for p in (weight, bias)):
-                return None
+                raise ModelError("a dense layer is frozen.")
             made.append(StackedDense(names[id(weight)], None if bias is None else names[id(bias)]))
         elif isinstance(layer, Rectifier | Tanh | Sigmoid):
             made.append(Elementwise(layer))
@@ -237,7 +241,7 @@ def stacked_layers(layers: Sequence[Layer], names: Mapping[int, str]) -> list[St
         elif isinstance(layer, Drop):
             made.append(StackedDrop(layer))
         else:
-            return None
+            raise ModelError(f"{type(layer).__name__} is not written out for many clients.")
     return made
 
 

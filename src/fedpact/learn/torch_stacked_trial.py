@@ -1,7 +1,7 @@
 """How a torch module's clients are trained side by side, found out by trying: two clients, against each alone."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,8 @@ _TOLERANCE = 1e-3
 _SPREAD = 0.05
 
 
-def settled(model: "TorchModel") -> tuple[Way, bool] | str:
-    """Return the faster way that computes what each client alone would, and whether batches may be filled up for it.
+def settled(model: "TorchModel") -> tuple[Callable[["TorchModel"], Way], bool] | str:
+    """Return what makes the faster way that computes what each client alone would, and whether it may fill batches up.
 
     Where there is none, return why, in a clause.
     """
@@ -38,18 +38,17 @@ def settled(model: "TorchModel") -> tuple[Way, bool] | str:
         if segment.dtype not in ("float32", "float64"):
             return f'the parameter "{name}" is {segment.dtype}'
     refusal, exact = "", _in_full_precision(model)
-    for make in (Written.of, Mapped):
+    makers: tuple[Callable[[TorchModel], Way], ...] = (Written.of, Mapped)
+    for make in makers:
         try:
             way = make(model)
-            if way is None:
-                continue
             tried = way
             if exact is not model:
                 # It has to run; but two ways to round to three digits would agree in nothing.
                 _together(_Sample(model, [3, 3]), way)
                 tried = Mapped(exact)
             if _agrees(_Sample(exact, [3, 3]), tried):
-                return way, by_row(model) is not None and _fills(exact, tried)
+                return make, by_row(model) is not None and _fills(exact, tried)
             refusal = "side by side the module's gradients are not those of each client alone"
         except Exception as error:
             refusal = _clause(error)

@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fedpact.core.errors import ModelError
 from fedpact.learn.torch_chain import chain_of
 from fedpact.learn.torch_dropout import Masks, mask_dropout, masks_of
 from fedpact.learn.torch_losses import LOSSES, at_every_position
@@ -80,15 +81,20 @@ class Written:
         self._losses = losses
 
     @classmethod
-    def of(cls, model: "TorchModel") -> "Written | None":
-        """Return this way for a model; None if it has other layers, or computes in bfloat16."""
+    def of(cls, model: "TorchModel") -> "Written":
+        """Return this way for a model.
+
+        Raises:
+            ModelError: it has other layers, or computes in bfloat16.
+        """
         if model.spec.precision != "full":
-            return None
+            raise ModelError("layers are written out for full precision alone.")
         module = training_copy(model, "cpu")
         example = torch.zeros((2, *model.schema.shape), dtype=model.traits.floats or torch.int64)
         names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
-        layers = stacked_layers(chain_of(module, example, False).layers, names)
-        return None if layers is None else cls(StackedChain(layers), Losses(model))
+        return cls(
+            StackedChain(stacked_layers(chain_of(module, example, False).layers, names)), Losses(model)
+        )
 
     def descend(self, x: Tensor, y: Tensor, cohort: Cohort, sink: Sink) -> Tensor:
         return self._chain.descend(

@@ -243,8 +243,10 @@ def _failures(result: Result) -> str:
 def _settings(result: Result) -> str:
     job = result.job
     about = settings(Job)
-    simple = ("seed", "rounds", "cohort", "quorum", "timeout_s", "update_range", "initial")
-    simple += ("evaluate_every", "evaluate_cohort")
+    simple = (
+        *("seed", "rounds", "cohort", "quorum", "timeout_s", "update_range"),
+        *("evaluate_every", "evaluate_cohort", "initial"),
+    )
     rows = [[name, _setting(getattr(job, name)), about.get(name, "")] for name in simple]
     parameters = sum(int(np.prod(entry.shape)) for entry in result.weights.layout.entries)
     features = len(result.fitted.preparation.schema.features)

@@ -153,7 +153,7 @@ class Records:
 
 def _line(record: Mapping[str, Any]) -> bytes:
     try:
-        text = json.dumps(record, default=_plain, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(dict(record), default=_plain, ensure_ascii=False, separators=(",", ":"))
         return text.encode(errors="surrogatepass") + b"\n"
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"a record cannot be written down: {error}.") from None

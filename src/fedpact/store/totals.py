@@ -21,10 +21,13 @@ class ClientTotals:
     >>> totals.note(["lyon", "nice"], [1, 0], [0, 1], [0.5, 2.0], [800, 0])
     >>> totals.get("nice")
     {'rounds': 0, 'failures': 1, 'seconds': 2.0, 'upload_bytes': 0}
+
+    Args:
+        expected: how many clients there will be, for which room is taken at once.
     """
 
-    def __init__(self) -> None:
-        self._table = ClientTable(_COLUMNS)
+    def __init__(self, expected: int = 0) -> None:
+        self._table = ClientTable(_COLUMNS, expected)
 
     def __len__(self) -> int:
         """The number of clients that were asked."""
@@ -65,9 +68,6 @@ class ClientTotals:
         """Return copies of all that the totals hold, as a checkpoint can hold it."""
         return self._table.contents()
 
-    @classmethod
-    def of(cls, contents: Mapping[str, Any]) -> "ClientTotals":
-        """Return the totals whose `contents` these were."""
-        totals = cls()
-        totals._table.restore(contents)
-        return totals
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Hold what the `contents` of others were."""
+        self._table.restore(contents)

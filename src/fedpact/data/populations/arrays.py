@@ -89,8 +89,8 @@ class Arrays:
         Raises:
             DataError: there is no such client.
         """
-        self._maps.read()
         place = self._place(id)
+        self._maps.read(sum(cut.nbytes(place) for cut in (self._train, self._test) if cut))
         test = self._test.rows(place) if self._test else None
         return ClientData(id, self._train.rows(place), test if test else None)
 
@@ -102,9 +102,9 @@ class Arrays:
         """
         if self._train.offsets is not None or len(self._tested) or not len(ids):
             return [self.load(id) for id in ids]
-        self._maps.read(len(ids))
-        places = [self._place(id) for id in ids]
-        return ClientStack(ids, self._train.x[places], self._train.y[places])
+        places = np.array([self._place(id) for id in ids])
+        x, y = (self._maps.gather(array, places) for array in (self._train.x, self._train.y))
+        return ClientStack(ids, x, y)
 
     def size(self, id: str) -> int:
         """Return a client's number of training rows.
@@ -199,6 +199,10 @@ class _Cut:
         if self.offsets is None:
             return self.x.shape[1]
         return int(self.offsets[place + 1] - self.offsets[place])
+
+    def nbytes(self, place: int) -> int:
+        rows = self.y.shape[0] if self.offsets is not None else self.clients * self.x.shape[1]
+        return self.count(place) * (self.x.nbytes + self.y.nbytes) // max(1, rows)
 
     def rows(self, place: int) -> Rows:
         if self.offsets is None:

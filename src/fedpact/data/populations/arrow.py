@@ -38,20 +38,23 @@ class Batches:
         schema: the columns.
         parts: the batches.
         starts: the row that each begins with [batches].
-        maps: what they lie in.
+        maps: what they lie in;
+        row_bytes: and how much of it a row takes, on average.
     """
 
     schema: pa.Schema
     parts: Sequence[pa.RecordBatch]
     starts: NDArray[np.int64]
     maps: Maps
+    row_bytes: int
 
     @classmethod
     def of(cls, schema: pa.Schema, parts: Sequence[pa.RecordBatch], maps: Maps) -> Batches:
         """Return these batches, without those that are empty."""
         filled = [part for part in parts if part.num_rows]
         sizes = [part.num_rows for part in filled]
-        return cls(schema, filled, np.cumsum([0, *sizes], dtype=np.int64)[:-1], maps)
+        ends = np.cumsum([0, *sizes], dtype=np.int64)
+        return cls(schema, filled, ends[:-1], maps, maps.nbytes // max(1, int(ends[-1])))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column, without copying it."""

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-# Clients that are read before pages are handed back: the pages of so many are tens of megabytes at most.
-_CLIENTS = 64
+# What is read before pages are handed back. However few its rows, a client counts as much as the system maps around
+# a page that is asked for.
+_MOST_BYTES = 8 << 20
+_LEAST_BYTES_A_CLIENT = 128 << 10
 
 
 class Maps:
@@ -32,11 +35,32 @@ class Maps:
         found = [_map_under(array) for array in arrays]
         return cls(each for each in found if each is not None)
 
-    def read(self, clients: int = 1) -> None:
-        """Note that so many clients' rows are about to be read; now and then, hand back what was read before."""
-        self._read += clients
-        if self._read >= _CLIENTS:
+    @property
+    def nbytes(self) -> int:
+        """The size of all of them."""
+        return sum(map(len, self._maps))
+
+    def read(self, nbytes: int, clients: int = 1) -> None:
+        """Note that so much is about to be read of so many clients; now and then, hand back what was read before."""
+        if self._read >= _MOST_BYTES:
             self.hand_back()
+        self._read += max(nbytes, clients * _LEAST_BYTES_A_CLIENT)
+
+    def gather(self, array: NDArray[Any], places: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return a copy of these clients' rows, as many at a time as are read before pages are handed back.
+
+        Args:
+            array: of all clients' rows [clients, ...].
+            places: whose [n].
+        """
+        if not self._maps:
+            return array[places]
+        copy = np.empty((len(places), *array.shape[1:]), array.dtype)
+        step = max(1, _MOST_BYTES // max(array[:1].nbytes, _LEAST_BYTES_A_CLIENT))
+        for first in range(0, len(places), step):
+            copy[first : first + step] = array[places[first : first + step]]
+            self.hand_back()
+        return copy
 
     def hand_back(self) -> None:
         """Hand back all pages; whoever holds views of them goes on reading them."""

@@ -84,8 +84,8 @@ class Parquet(Tabular):
             pieces = [piece for place in places for piece in self._pieces(place)]
             return self._as_block(pa.Table.from_batches(pieces))
         # Scattered rows of many clients are taken from each batch at once, and then put in the clients' order.
-        self._batches.maps.read(len(places))
         rows = np.concatenate([self._order[self._span(place)] for place in places])
+        self._batches.maps.read(len(rows) * self._batches.row_bytes, len(places))
         ascending = np.argsort(rows, kind="stable")
         table = pa.Table.from_batches(self._batches.at(rows[ascending]))
         return self._as_block(table.take(pa.array(np.argsort(ascending))))
@@ -113,10 +113,10 @@ class Parquet(Tabular):
         ).rows
 
     def _pieces(self, place: int) -> Iterator[pa.RecordBatch]:
-        self._batches.maps.read()
-        if self._order is not None:
-            return self._batches.at(self._order[self._span(place)])
         span = self._span(place)
+        self._batches.maps.read((span.stop - span.start) * self._batches.row_bytes)
+        if self._order is not None:
+            return self._batches.at(self._order[span])
         return self._batches.between(span.start, span.stop)
 
     def _span(self, place: int) -> slice:
