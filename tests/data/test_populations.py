@@ -2,8 +2,6 @@
 
 import bisect
 import pickle
-import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 import fedpact as fp
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import ClientData, Rows
-from fedpact.data.populations.maps import Maps
 from fedpact.data.populations.names import Listed, Names, Numbered, Some
 from fedpact.engine.population import Described, HeldOut, InMemory, Population, stand_in
 
@@ -123,16 +120,6 @@ def test_any_cut_of_the_rows_gives_the_same_clients_as_in_memory(sizes, shuffler
             np.testing.assert_array_equal(ours.train.x, other.train.x)
             np.testing.assert_array_equal(ours.train.y, other.train.y)
             assert population.size(id) == in_memory.size(id) == len(ours.train)
-
-
-def test_arrays_may_lie_in_files_and_are_not_read_into_memory(tmp_path):
-    x, y = three_clients()
-    np.save(tmp_path / "x.npy", x)
-    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    rows = fp.populations.arrays(mapped, y).load("0002").train.x
-    assert np.shares_memory(rows, mapped)
-    assert type(rows) is np.ndarray
-    np.testing.assert_array_equal(rows, x[2])
 
 
 def test_clients_with_test_rows_are_named_and_those_without_have_none():
@@ -320,75 +307,3 @@ def test_a_misspelt_population_names_the_nearest():
     with pytest.raises(AttributeError, match=r'there is no population "parket"\. Did you mean "parquet"\?'):
         _ = fp.populations.parket
     assert dir(fp.populations) == ["arrays", "folder", "function", "parquet", "sqlite"]
-
-
-def mapped_arrays(tmp_path, mode):
-    x = np.arange(300 * 2 * 600, dtype=np.float64).reshape(300, 2, 600)
-    np.save(tmp_path / "x.npy", x)
-    return x, np.load(tmp_path / "x.npy", mmap_mode=mode)
-
-
-def resident_kb(path):
-    maps = Path("/proc/self/smaps").read_text().split(str(path))
-    return sum(int(re.search(r"Rss:\s+(\d+)", each)[1]) for each in maps[1:])
-
-
-sees_maps = pytest.mark.skipif(
-    not Path("/proc/self/smaps").exists(), reason="says what of a file is in memory: Linux alone"
-)
-
-
-@sees_maps
-def test_files_that_clients_are_cut_out_of_do_not_pile_up_in_memory(tmp_path):
-    x, mapped = mapped_arrays(tmp_path, "r")
-    population = fp.populations.arrays(mapped, np.tile([0, 1], (300, 1)))
-    views = [population.load(id).train.x for id in population.ids(0)]
-    _ = [view.sum() for view in views]
-    assert resident_kb(tmp_path / "x.npy") > 0
-    # Small clients count as 128 KB each, so that 64 of them are 8 MB: the 65th hands them back.
-    for id in population.ids(0)[:65]:
-        population.load(id)
-    assert resident_kb(tmp_path / "x.npy") == 0
-    np.testing.assert_array_equal(np.stack(views), x)
-
-
-@sees_maps
-@pytest.mark.parametrize("cut", ["one by one", "at once", "from one axis"])
-def test_however_large_clients_are_no_more_than_some_megabytes_of_their_file_are_in_memory(
-    tmp_path, cut, monkeypatch
-):
-    # 100 clients of 512 KB.
-    np.save(tmp_path / "x.npy", np.ones((100, 2, 32_768)))
-    mapped, y = np.load(tmp_path / "x.npy", mmap_mode="r"), np.tile([0, 1], (100, 1))
-    seen, hand_back = [], Maps.hand_back
-
-    def seeing(maps):
-        seen.append(resident_kb(tmp_path / "x.npy"))
-        hand_back(maps)
-
-    monkeypatch.setattr(Maps, "hand_back", seeing)
-    if cut == "from one axis":
-        population = fp.populations.arrays(mapped.reshape(200, -1), y.reshape(-1), sizes=[2] * 100)
-    else:
-        population = fp.populations.arrays(mapped, y)
-    ids = list(population.ids(0))
-    loaded = population.load_many(ids) if cut == "at once" else map(population.load, ids)
-    assert [client.train.x.sum() for client in loaded] == [65_536] * 100
-    # 8 MB, and what the system maps around them: up to 2 MB at either end.
-    assert max(seen) <= 12 * 1024
-
-
-def test_changes_to_a_copy_on_write_map_are_kept(tmp_path):
-    _, mapped = mapped_arrays(tmp_path, "c")
-    mapped[0] = -1
-    population = fp.populations.arrays(mapped, np.tile([0, 1], (300, 1)))
-    for id in population.ids(0):
-        population.load(id)
-    assert (population.load("0000").train.x == -1).all()
-
-
-def test_arrays_in_files_reach_another_process(tmp_path):
-    x, mapped = mapped_arrays(tmp_path, "r")
-    population = fp.populations.arrays(mapped, np.tile([0, 1], (300, 1)))
-    again = pickle.loads(pickle.dumps(population))  # noqa: S301
-    np.testing.assert_array_equal(again.load("0299").train.x, x[299])

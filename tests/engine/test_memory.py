@@ -13,7 +13,7 @@ import fedpact as fp
 WARM, MORE = 200, 2000
 random = np.random.default_rng(0)
 x = random.normal(size=(100_000, 3, 4)).astype(np.float32)
-y = (x.sum(axis=2) > 0).astype(np.int64)
+y = x.sum(axis=2).astype(np.float64)
 clients = fp.populations.arrays(x, y, test=(x[:, :1], y[:, :1]))
 held = {}
 
@@ -26,9 +26,9 @@ def after_round(record):
 
 
 result = fp.train(
-    fp.models.Logistic(),
+    fp.models.Linear(),
     clients,
-    algorithm=fp.FedAvg(lr=0.1, local_steps=1, batch_size=3),
+    algorithm=fp.FedAvg(lr=0.01, local_steps=1, batch_size=3),
     channel=fp.Clip(1.0),
     cohort=50,
     evaluate_every=1,

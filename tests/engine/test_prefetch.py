@@ -23,7 +23,7 @@ NAMES = [f"{i:02d}" for i in range(80)]
 
 
 class Slow:
-    """A population that notes who loads whom, and may be made to wait in the middle of it."""
+    """A population that notes who loads whom, and may make other threads wait in the middle of it."""
 
     reads_files = True
 
@@ -41,7 +41,8 @@ class Slow:
 
     def load(self, id):
         self.begun.set()
-        self.go_on.wait()
+        if threading.current_thread() is not threading.main_thread():
+            self.go_on.wait()
         self.loads[id] += 1
         self.threads[id] = threading.current_thread()
         if id == "13":
@@ -85,8 +86,13 @@ def test_who_asks_for_a_client_whose_turn_is_far_loads_it_at_once():
     population = Prefetched(slow)
     population.announce(NAMES)
     slow.begun.wait()
-    slow.go_on.set()
+    # Should it wait after all, it is not for ever.
+    patience = threading.Timer(5, slow.go_on.set)
+    patience.start()
     assert population.load(NAMES[-1]).id == NAMES[-1]
+    assert slow.threads[NAMES[-1]] is threading.current_thread()
+    patience.cancel()
+    slow.go_on.set()
     population.close()
 
 
@@ -96,6 +102,15 @@ def test_who_was_not_announced_is_loaded_when_asked_for():
     population.announce(["01"])
     assert population.load("07").id == "07"
     assert slow.threads["07"] is threading.current_thread()
+
+
+def test_of_many_clients_those_alone_are_loaded_that_are_not_there_yet():
+    slow = Slow()
+    population = Prefetched(slow)
+    population.announce(["01", "02"])
+    finish()
+    assert [client.id for client in population.load_many(["02", "03", "01"])] == ["02", "03", "01"]
+    assert slow.loads == {"01": 1, "02": 1, "03": 1}
 
 
 def test_two_cohorts_are_held_and_the_one_before_them_forgotten():

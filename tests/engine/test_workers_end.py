@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fedpact as fp
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.channel.channel import Channel
 from fedpact.core.errors import ConfigError
@@ -22,8 +23,9 @@ from fedpact.engine.population import InMemory
 from fedpact.engine.threads import single_threaded, usable_cores
 from fedpact.engine.work import Rules, Setting
 from fedpact.engine.workers import Workers
-from tests.engine.runs import same_bits, two_classes
-from tests.engine.worker_tasks import IDS, pids, round_of, setting_of, undisturbed, wait_for, work_of
+from fedpact.store.checkpoint import Checkpoints
+from tests.engine.runs import outcome, same_bits, two_classes
+from tests.engine.worker_tasks import IDS, counted, pids, round_of, setting_of, undisturbed, wait_for, work_of
 from tests.federation import SEED
 
 
@@ -252,3 +254,59 @@ def test_torch_models_are_trained_after_the_parent_has_used_its_threads():
     assert found["failures"] == [[], {}]
     assert same_bits(found, alone)
     assert np.isfinite(found["aggregate"]["metrics"]["loss"])
+
+
+class Interrupting(InMemory):
+    """Clients of whom one interrupts the run, as Ctrl-C would, when its rows are read for the third time."""
+
+    def __init__(self, folder):
+        super().__init__(two_classes())
+        self.folder = folder
+        self.parent = os.getpid()
+
+    def load(self, id):
+        if id == "b" and os.getpid() != self.parent and counted(self.folder, "loads") == 3:
+            os.kill(self.parent, signal.SIGINT)
+        return super().load(id)
+
+
+def test_a_run_interrupted_within_a_round_of_workers_goes_on_with_the_same_bits(tmp_path):
+    def run(clients, **settings):
+        algorithm = fp.SCAFFOLD(lr=0.3, local_steps=5)
+        return fp.train(fp.models.Logistic(), clients, algorithm=algorithm, progress=False, **settings)
+
+    in_workers = {"rounds": 5, "engine": "workers", "workers": 2, "folder": tmp_path / "run", "resume": True}
+    # Where tests are started in the background, interrupts are ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(Interrupting(tmp_path), **in_workers)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    done = Checkpoints(tmp_path / "run" / "checkpoints").rounds()
+    assert done
+    assert done[-1] < 5
+    resumed = run(InMemory(two_classes()), **in_workers)
+    assert same_bits(outcome(resumed), outcome(run(two_classes(), rounds=5, engine="in_process")))
+
+
+class Noting(InMemory):
+    """Clients that note which process reads their rows."""
+
+    def __init__(self, path):
+        super().__init__(two_classes())
+        self.path = path
+
+    def load(self, id):
+        with open(self.path, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        return super().load(id)
+
+
+def test_a_run_that_is_evaluated_in_each_round_keeps_its_workers(tmp_path):
+    clients = Noting(tmp_path / "pids")
+    fp.train(fp.models.Logistic(), clients, rounds=6, engine="workers", workers=2, progress=False)
+    readers = set((tmp_path / "pids").read_text().split()) - {str(os.getpid())}
+    assert 1 <= len(readers) <= 2

@@ -214,6 +214,10 @@ CASES: dict[str, tuple[Any, Rows]] = {
     "frozen": (frozen, rows(5)),
     "tied embedding": (Tied, words()),
     "embedding": (lambda: nn.Sequential(nn.Embedding(11, 2), nn.Flatten(), nn.Linear(8, 11)), words()),
+    "sparse embedding": (
+        lambda: nn.Sequential(nn.Embedding(11, 2, sparse=True), nn.Flatten(), nn.Linear(8, 11)),
+        words(),
+    ),
     "a layer called twice": (twice, rows(5)),
     "tied layers": (tied_layers, rows(5)),
     "a borrowed weight": (borrowing, rows(5)),
@@ -242,7 +246,8 @@ def reference(session: TorchSession, module: nn.Module, data: Rows) -> tuple[flo
     outputs = module(x.to(dtype) if x.is_floating_point() else x)
     loss = functional.cross_entropy(outputs, torch.from_numpy(data.y))
     trained = [p for p in module.parameters() if p.requires_grad]
-    return loss.item(), list(torch.autograd.grad(loss, trained, materialize_grads=True))
+    found = torch.autograd.grad(loss, trained, materialize_grads=True)
+    return loss.item(), [gradient.to_dense() for gradient in found]
 
 
 @every_case

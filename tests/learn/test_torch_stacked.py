@@ -281,6 +281,29 @@ def test_batches_of_a_module_that_reads_them_whole_are_not_filled_up() -> None:
     assert session.widths(np.array([2, 5, 40])).tolist() == [2, 5, 40]
 
 
+class Lonely(nn.Module):
+    """Does something else with a single row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x if len(x) == 1 else x.tanh())
+
+
+def test_batches_of_a_module_that_treats_a_single_row_otherwise_are_not_filled_up() -> None:
+    model = Torch(Lonely()).build(THREE)
+    session, clients = model.stacked(), clients_of(model, [1, 4])
+    assert session.widths(np.array([1, 4])).tolist() == [1, 4]
+    session.load(model.initial(Seed.of(0)), clients, no_seeds)
+    models = spread(session)
+    for place, size in enumerate((1, 4)):
+        session.gradient(place, None, np.array([size]))
+        expected, _ = by_autograd(model, models[place], clients[place].train, np.arange(size))
+        check(session.slopes().row(place), expected)
+
+
 def test_large_batches_are_filled_up_by_a_quarter_at_most() -> None:
     session = build("three classes").stacked()
     assert session.widths(np.array([2, 32, 33, 50, 1000])).tolist() == [32, 32, 40, 56, 1024]
@@ -305,12 +328,20 @@ class Dropping(nn.Module):
         return self.out(self.off(self.last(torch.relu(x).flatten(1))))
 
 
+class SmoothlyDropping(Dropping):
+    """The same without a choice between numbers, which rounding to bfloat16 would make another way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(functional.avg_pool2d(self.conv(x), 2))
+        return self.out(self.off(self.last(torch.tanh(x).flatten(1))))
+
+
 DROPPING = {
     "written out": Torch(
         nn.Sequential(nn.Dropout(0.2), nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     ),
     "mapped": Torch(Dropping()),
-    "mapped in bfloat16": Torch(Dropping(), precision="bf16"),
+    "mapped in bfloat16": Torch(SmoothlyDropping(), precision="bf16"),
 }
 
 
@@ -323,7 +354,7 @@ def test_dropout_is_each_clients_own_whoever_is_beside_it(name: str) -> None:
     index = np.array([[3, 1, 0, 2], [0, 2, 4, 0], [5, 6, 1, 0]])
     session.load(start, clients, lambda: seeds)
     first, second = (session.gradient(0, index, sizes).clone() for _ in range(2))
-    gradients, tolerance = session.slopes(), 0.1 if "bfloat16" in name else 1e-5
+    gradients, tolerance = session.slopes(), 0.02 if "bfloat16" in name else 1e-5
     for place, client in enumerate(clients):
         alone.load(start)
         alone.bind(client.train, seeds[place])

@@ -45,7 +45,9 @@ def test_fedavg_lands_on_the_published_mean() -> None:
 
 
 @pytest.mark.parametrize("name", LIKE_FLAMBY)
-def test_19_of_20_models_are_within_two_test_rows_of_the_published_ones_and_all_within_three(name: str) -> None:
+def test_19_of_20_models_are_within_two_test_rows_of_the_published_ones_and_all_within_three(
+    name: str,
+) -> None:
     found = accuracies(METHODS[name], "per centre")
     assert list(found.index) == list(published(name).index) == list(SEEDS)
     # The published order of the rows is not known, and FedAdagrad moves by three rows from one order to another.

@@ -330,6 +330,20 @@ def read_what_is_sent(connection: Any, clients: list[str]) -> None:
     read(connection, connection.recv().__getitem__, clients)
 
 
+def test_system_that_reads_and_writes_a_part_at_a_time_gives_the_same_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As it does where a state has more than 2 GiB.
+    write, read = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[:7], offset))
+    monkeypatch.setattr(os, "preadv", lambda file, data, offset: read(file, [data[0][:5]], offset))
+    states = StatesOnDisk(tmp_path / "states")
+    states.stage("lyon", state(3))
+    states.commit()
+    kept = {name: vector.buffer.tolist() for name, vector in states.get("lyon").items()}
+    assert kept == {name: vector.buffer.tolist() for name, vector in state(3).items()}
+
+
 def test_forked_processes_read_states_side_by_side(tmp_path: Path) -> None:
     states = StatesOnDisk(tmp_path / "states")
     clients = [f"client-{i}" for i in range(50)]
@@ -358,6 +372,8 @@ def test_process_that_is_older_than_the_file_reads_the_view_that_it_is_sent(tmp_
     for id, value in (("lyon", 1), ("nice", 2), ("paris", 3)):
         states.stage(id, state(value))
     states.commit()
+    # Now the file is open for reading too, and what is open here is not there.
+    assert states.get("paris")
     here.send(states.view(["lyon", "nice"]))
     assert here.poll(60)
     assert here.recv() == [2, 1]

@@ -60,9 +60,7 @@ def run(
     again += ["--engine", engine] if engine != "auto" else []
     again += ["--workers", str(workers)] if workers is not None else []
     try:
-        result = run_job(
-            job, engine=engine, workers=workers, folder=place, resume=resume, progress=not quiet
-        )
+        result = run_job(job, engine=engine, workers=workers, folder=place, resume=resume, progress=not quiet)
     except KeyboardInterrupt:
         _say_stopped(place, shlex.join(again))
         raise typer.Exit(INTERRUPTED) from None

@@ -26,6 +26,8 @@ _WORTHWHILE = 1.5
 _START_S = 0.5
 _HANDING_S = 2e-3
 _LEAST_ROUND_S = 0.02
+# A first batched round is no measure of those after it, unless it takes so long.
+_LONG_S = 2.0
 # After so many rounds in workers that were no faster, this process is tried again.
 _DOUBTS = 2
 
@@ -141,27 +143,33 @@ class Auto:
 
     def _ask_here(self, work: Work, ids: Sequence[str], intake: Intake, pace: _Pace) -> Sequence[str]:
         """Run clients in this process; return those that are left for workers."""
-        cohort, trained = len(ids), work.task.verb in _TRAINED
+        cohort = len(ids)
         with one_torch_thread():
-            if pace.asked == 1 and not (trained and self.arithmetic == "batched"):
+            if pace.asked == 1 and not self._batches(work):
                 trial = Trial(work, ids, intake)
                 pace.here = trial.alone(self._alone)
-                if trained:
+                if work.task.verb in _TRAINED:
                     pace.here = self._chosen(work.setting, trial, pace.here, cohort)
-                ids = trial.left
-                # Many are batched faster than the few that were timed.
-                sure = not trained or self.arithmetic == "one by one"
-                left = pace.here * trial.clients_left()
-                if ids and sure and self._pays(work, pace, left, cohort, self._to_come(work, pace) + 1):
+                ids, left = trial.left, pace.here * trial.clients_left()
+                # A whole cohort is batched faster than the few that were timed.
+                if not self._batches(work) and self._pays(
+                    work, pace, left, cohort, self._to_come(work, pace) + 1
+                ):
                     pace.spread = True
                     return ids
             if ids:
-                engine: Engine = self._together if trained and self.arithmetic == "batched" else self._alone
+                engine: Engine = self._together if self._batches(work) else self._alone
                 start = time.perf_counter()
                 engine.ask(work, ids, intake)
                 pace.note_here((time.perf_counter() - start) / len(ids))
-            pace.spread = self._pays(work, pace, pace.here * cohort, cohort, self._to_come(work, pace))
+            whole = pace.here * cohort
+            # And faster again once it was done before.
+            if not self._batches(work) or pace.asked > 1 or whole > _LONG_S:
+                pace.spread = self._pays(work, pace, whole, cohort, self._to_come(work, pace))
         return ()
+
+    def _batches(self, work: Work) -> bool:
+        return work.task.verb in _TRAINED and self.arithmetic == "batched"
 
     def _to_come(self, work: Work, pace: _Pace) -> int:
         """Return how many tasks will follow: rounds are known; of evaluations as many are expected as there were."""

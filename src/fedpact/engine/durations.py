@@ -5,14 +5,14 @@ of work whenever they are idle are done at most a third later than with the best
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.engine.work import Work
+from fedpact.store.table import ClientTable
 
-# So many clients are remembered one by one; what is known of others is how long a row takes.
+# The first so many clients are remembered one by one; what is known of others is how long a row takes.
 _REMEMBERED = 4096
 # What was measured before counts for half: a machine's mood passes, a client's new rows stay.
 _OLD = 0.5
@@ -22,28 +22,37 @@ class Durations:
     """Running means of clients' seconds, for each verb that they were asked."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, dict[str, float]] = {}
+        self._known: dict[str, ClientTable] = {}
         self._per_row: dict[str, float] = {}
 
     def expected(self, work: Work, ids: Sequence[str]) -> NDArray[np.float64] | None:
         """Return how many seconds each client will take; None where nothing is known of what they are asked."""
-        known, rate = self._seconds.get(work.task.verb), self._per_row.get(work.task.verb)
+        known, rate = self._known.get(work.task.verb), self._per_row.get(work.task.verb)
         if known is None or rate is None:
             return None
-        return np.array([known[id] if id in known else rate * size(work, id) for id in ids], np.float64)
+        rows = known.find(ids)
+        seconds = np.where(rows >= 0, known["seconds"][rows], 0.0) if len(known) else np.zeros(len(ids))
+        for place in np.flatnonzero(rows < 0).tolist():
+            seconds[place] = rate * size(work, ids[place])
+        return seconds
 
     def note(self, work: Work, seconds: Mapping[str, float]) -> None:
         """Take account of how long clients took."""
-        known = self._seconds.setdefault(work.task.verb, {})
-        new = [id for id in seconds if id not in known]
-        rows = sum(size(work, id) for id in new)
-        if rows > 0:
-            self._per_row[work.task.verb] = sum(seconds[id] for id in new) / rows
-        for id, measured in seconds.items():
-            before = known.get(id, measured)
-            known[id] = measured + _OLD * (before - measured)
-        for id in list(islice(known, max(0, len(known) - _REMEMBERED))):
-            del known[id]
+        known = self._known.get(work.task.verb)
+        if known is None:
+            known = self._known[work.task.verb] = ClientTable({"seconds": np.float64}, _REMEMBERED)
+        ids, measured = list(seconds), np.fromiter(seconds.values(), np.float64, len(seconds))
+        rows = known.find(ids)
+        met = rows >= 0
+        before = known["seconds"]
+        before[rows[met]] = measured[met] + _OLD * (before[rows[met]] - measured[met])
+        new = np.flatnonzero(~met)
+        size_of_new = sum(size(work, ids[place]) for place in new.tolist())
+        if size_of_new > 0:
+            self._per_row[work.task.verb] = measured[new].sum() / size_of_new
+        new = new[: _REMEMBERED - len(known)]
+        rows = known.rows(ids[place] for place in new.tolist())
+        known["seconds"][rows] = measured[new]
 
 
 def size(work: Work, id: str) -> float:

@@ -41,7 +41,9 @@ def engine_of(
             )
         return engine
     if engine not in ENGINES:
-        raise ConfigError(f'there is no engine "{engine}": it is {", ".join(ENGINES)}.{suggest(engine, ENGINES)}')
+        raise ConfigError(
+            f'there is no engine "{engine}": it is {", ".join(ENGINES)}.{suggest(engine, ENGINES)}'
+        )
     if engine == "in_process" and workers is not None:
         raise ConfigError(f'engine="in_process" has one process, so workers={workers} would have no effect.')
     if engine == "batched" and timeout_s is not None:

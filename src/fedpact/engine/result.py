@@ -51,7 +51,7 @@ class Result:
         failures: one row for each failure: round, client and reason.
         evaluation: of the final model on held-out rows; None if no client holds any aside.
         stopped: why the run ended.
-        engine: who ran the clients, and why that engine was chosen; empty for a result that was loaded.
+        engine: who ran the clients, and why that engine was chosen.
     """
 
     job: Job
@@ -61,7 +61,7 @@ class Result:
     failures: "pd.DataFrame"
     evaluation: Evaluation | None
     stopped: str
-    engine: str = ""
+    engine: str
 
     @classmethod
     def of(
@@ -175,6 +175,7 @@ class Result:
             "job": self.job.model_dump(mode="json"),
             "digest": self.job.digest,
             "stopped": self.stopped,
+            "engine": self.engine,
             "failures": self.failures.to_dict(orient="records"),
             "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
         }
@@ -208,6 +209,7 @@ class Result:
                 pd.DataFrame(summary["failures"], columns=["round", "client", "reason"]),
                 None if evaluation is None else Evaluation.from_json(evaluation),
                 summary["stopped"],
+                summary["engine"],
             )
         except FileNotFoundError as error:
             raise ModelError(f'"{folder}" holds no finished run: "{error.filename}" is missing.') from None

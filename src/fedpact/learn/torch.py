@@ -64,7 +64,8 @@ class Torch:
             None for "bce", "cross_entropy" or "mse", whichever fits the labels. Each position of an example
             is one of the n.
         device: where to compute: "cpu", "cuda", or one such as "cuda:1".
-        precision: "full" for the module's own dtypes, or "bf16" for automatic mixed precision with them.
+        precision: "full" for the module's own dtypes; or "bf16": weights keep theirs, and convolutions and large
+            products are computed in bfloat16, what else there is as automatic mixed precision of torch has it.
         init: start from the weights "as_given": those that the module has when the model is built, or that
             the factory gives it under a torch seed drawn from the job's; or from "seed": every submodule's
             `reset_parameters` draws them anew.

@@ -276,7 +276,9 @@ def gradients_of(y: Tensor, gradient: Tensor, inputs: Sequence[Tensor]) -> tuple
     paired: Any = _Paired
     with torch.enable_grad():
         number = paired.apply(y, gradient)
-    return torch.autograd.grad(number, inputs, allow_unused=True)
+    found = torch.autograd.grad(number, inputs, allow_unused=True)
+    # An embedding may give those of the rows that it read alone.
+    return tuple(g.to_dense() if g is not None and g.is_sparse else g for g in found)
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

@@ -124,14 +124,14 @@ class SlotFile:
         try:
             descriptor = self._descriptor(os.O_RDONLY)
             for part in parts:
-                data = os.pread(descriptor, part.nbytes, offset)
-                if len(data) < part.nbytes:
-                    raise CheckpointError(
-                        f'"{self.path}" is truncated: it ends at byte {offset + len(data)}.'
-                    )
-                part[:] = np.frombuffer(data, np.uint8)
-                checksum = zlib.crc32(data, checksum)
-                offset += part.nbytes
+                left = part.data
+                # Of more than 2 GiB, the system reads and writes a part at a time.
+                while left:
+                    count = os.preadv(descriptor, [left], offset)
+                    if not count:
+                        raise CheckpointError(f'"{self.path}" is truncated: it ends at byte {offset}.')
+                    offset, left = offset + count, left[count:]
+                checksum = zlib.crc32(part.data, checksum)
         except OSError as error:
             raise _unreadable(self.path, error) from None
         return checksum

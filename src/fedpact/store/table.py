@@ -65,6 +65,14 @@ class ClientTable:
             rows[place] = self._found_or_added(ids[place])
         return rows
 
+    def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of these clients, -1 for those that have none."""
+        rows = self._found(ids)
+        for place in np.flatnonzero(rows < 0).tolist():
+            row = self.row(ids[place])
+            rows[place] = -1 if row is None else row
+        return rows
+
     def contents(self) -> dict[str, Any]:
         """Return copies of all that the table holds, as a checkpoint can hold it."""
         return {

@@ -1,4 +1,4 @@
-"""Clients cut out of big arrays, such as memory-mapped files: loading one is two views, and nothing is copied."""
+"""Clients cut out of big arrays, in memory or in memory-mapped files, of which only their own rows are read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import ClientData, ClientStack, Rows
 from fedpact.data.agree import labels_of
 from fedpact.data.populations.describe import distinct, standing_for_all
+from fedpact.data.populations.in_file import InFile
 from fedpact.data.populations.maps import Maps
 from fedpact.data.populations.names import Listed, Names, Numbered, Some
 from fedpact.data.wording import at_client
@@ -23,8 +24,8 @@ class Arrays:
 
     Where all clients have equally many rows, give x as [clients, rows, ...] and y as [clients, rows] (or with a label
     for each position, [clients, rows, positions]). Otherwise give all rows one client after another, x [n, ...] and
-    y [n], with `sizes` or `offsets`. `numpy.load(path, mmap_mode="r")` makes an array of which only what is asked for
-    is read. What is loaded are views: do not change the arrays while a run goes on.
+    y [n], with `sizes` or `offsets`. Of an array that `numpy.load(path, mmap_mode="r")` makes, a client's rows are read
+    when it is asked; of one in memory, rows are views: do not change the arrays while a run goes on.
 
     Args:
         x: the examples.
@@ -71,7 +72,7 @@ class Arrays:
             raise DataError(f'client "{self._name_of(int(empty[0]))}" has no training rows; leave it out.')
         self._test = None if test is None else _test_rows(test, self._train)
         self._tested = self._with_test_rows()
-        self._maps = Maps.under(x, y, *(test or ()))
+        self._maps = Maps.under(*self._train.mapped, *(self._test.mapped if self._test else ()))
         self._classes = classes
         self._described: ClientData | None = None
 
@@ -84,13 +85,13 @@ class Arrays:
         return self._tested
 
     def load(self, id: str) -> ClientData:
-        """Return a client's rows, as views.
+        """Return a client's rows: views, or read from a file.
 
         Raises:
             DataError: there is no such client.
         """
         place = self._place(id)
-        self._maps.read(sum(cut.nbytes(place) for cut in (self._train, self._test) if cut))
+        self._maps.read(self._train.row_bytes * self._train.count(place))
         test = self._test.rows(place) if self._test else None
         return ClientData(id, self._train.rows(place), test if test else None)
 
@@ -102,9 +103,8 @@ class Arrays:
         """
         if self._train.offsets is not None or len(self._tested) or not len(ids):
             return [self.load(id) for id in ids]
-        places = np.array([self._place(id) for id in ids])
-        x, y = (self._maps.gather(array, places) for array in (self._train.x, self._train.y))
-        return ClientStack(ids, x, y)
+        self._maps.read(self._train.row_bytes * self._train.count(0) * len(ids), len(ids))
+        return ClientStack(ids, *self._train.stacked([self._place(id) for id in ids]))
 
     def size(self, id: str) -> int:
         """Return a client's number of training rows.
@@ -160,17 +160,19 @@ class Arrays:
 
 @dataclass(frozen=True)
 class _Cut:
-    """Examples and labels, and where each client's begin; None where the first axis is the clients'."""
+    """Examples and labels, where each client's begin (None where the first axis is the clients'), and their files."""
 
     x: NDArray[Any]
     y: NDArray[Any]
     offsets: NDArray[np.int64] | None
+    x_file: InFile | None
+    y_file: InFile | None
 
     @classmethod
     def of(cls, whose: str, x: Any, y: Any, offsets: Any) -> "_Cut":
         # Without the subclass of a memory map, whose slices are slow to make.
-        x, y = np.asarray(x), np.asarray(y)
-        cut = cls(x, y, None if offsets is None else np.asarray(offsets))
+        (x, x_file), (y, y_file) = (InFile.of(np.asarray(array)) for array in (x, y))
+        cut = cls(x, y, None if offsets is None else np.asarray(offsets), x_file, y_file)
         if x.dtype.kind not in "biuf":
             raise DataError(f"{whose}x is an array of dtype {x.dtype}; give numbers.")
         shared = 2 if offsets is None else 1
@@ -200,21 +202,32 @@ class _Cut:
             return self.x.shape[1]
         return int(self.offsets[place + 1] - self.offsets[place])
 
-    def nbytes(self, place: int) -> int:
+    @property
+    def mapped(self) -> list[NDArray[Any]]:
+        """The arrays that are read through a memory map, if they are in one."""
+        both = ((self.x, self.x_file), (self.y, self.y_file))
+        return [array for array, file in both if file is None]
+
+    @property
+    def row_bytes(self) -> int:
         rows = self.y.shape[0] if self.offsets is not None else self.clients * self.x.shape[1]
-        return self.count(place) * (self.x.nbytes + self.y.nbytes) // max(1, rows)
+        return (self.x.nbytes + self.y.nbytes) // max(1, rows)
 
     def rows(self, place: int) -> Rows:
-        if self.offsets is None:
-            return Rows(self.x[place], self.y[place])
-        part = slice(int(self.offsets[place]), int(self.offsets[place + 1]))
-        return Rows(self.x[part], self.y[part])
+        part = (
+            place if self.offsets is None else slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+        )
+        return Rows(_taken(self.x[part], self.x_file), _taken(self.y[part], self.y_file))
+
+    def stacked(self, places: list[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Copies of these clients' rows, where the first axis is the clients'."""
+        return _gathered(self.x, places, self.x_file), _gathered(self.y, places, self.y_file)
 
     def labels(self, first: int, last: int) -> NDArray[Any]:
         """The labels of the clients from one to before another, one row after another."""
         if self.offsets is None:
-            return self.y[first:last].reshape(-1, *self.y.shape[2:])
-        return self.y[self.offsets[first] : self.offsets[last]]
+            return _taken(self.y[first:last], self.y_file).reshape(-1, *self.y.shape[2:])
+        return _taken(self.y[self.offsets[first] : self.offsets[last]], self.y_file)
 
     def stretches(self) -> Iterator[tuple[int, int]]:
         """The clients in stretches of about as many labels as are looked through at once."""
@@ -222,6 +235,19 @@ class _Cut:
         step = max(1, self.clients * _LABELS_AT_ONCE // max(1, rows))
         for first in range(0, self.clients, step):
             yield first, min(first + step, self.clients)
+
+
+def _taken(part: NDArray[Any], file: InFile | None) -> NDArray[Any]:
+    return part if file is None else file.read(part)
+
+
+def _gathered(array: NDArray[Any], places: list[int], file: InFile | None) -> NDArray[Any]:
+    if file is None:
+        return array[places]
+    copy = np.empty((len(places), *array.shape[1:]), array.dtype)
+    for row, place in enumerate(places):
+        file.read(array[place], into=copy[row])
+    return copy
 
 
 def _offsets_of(whose: str, sizes: Any) -> NDArray[np.int64] | None:

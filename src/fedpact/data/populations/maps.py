@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 # What is read before pages are handed back. However few its rows, a client counts as much as the system maps around
 # a page that is asked for.
@@ -32,8 +31,9 @@ class Maps:
     @classmethod
     def under(cls, *arrays: Any) -> "Maps":
         """Return the maps that these arrays are views of; arrays in memory have none."""
-        found = [_map_under(array) for array in arrays]
-        return cls(each for each in found if each is not None)
+        found = [memmap_under(array) for array in arrays]
+        bases: list[Any] = [None if each is None else each.base for each in found]
+        return cls(base for base in bases if isinstance(base, mmap.mmap))
 
     @property
     def nbytes(self) -> int:
@@ -45,22 +45,6 @@ class Maps:
         if self._read >= _MOST_BYTES:
             self.hand_back()
         self._read += max(nbytes, clients * _LEAST_BYTES_A_CLIENT)
-
-    def gather(self, array: NDArray[Any], places: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Return a copy of these clients' rows, as many at a time as are read before pages are handed back.
-
-        Args:
-            array: of all clients' rows [clients, ...].
-            places: whose [n].
-        """
-        if not self._maps:
-            return array[places]
-        copy = np.empty((len(places), *array.shape[1:]), array.dtype)
-        step = max(1, _MOST_BYTES // max(array[:1].nbytes, _LEAST_BYTES_A_CLIENT))
-        for first in range(0, len(places), step):
-            copy[first : first + step] = array[places[first : first + step]]
-            self.hand_back()
-        return copy
 
     def hand_back(self) -> None:
         """Hand back all pages; whoever holds views of them goes on reading them."""
@@ -84,10 +68,13 @@ def mapped(path: Path | str) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _map_under(array: Any) -> mmap.mmap | None:
+def memmap_under(array: Any) -> "np.memmap[Any, Any] | None":
+    """Return the memory map of a file that an array is a view of; None if it lies in memory.
+
+    Changes to a copy-on-write map are in its pages alone, so that it is none of a file.
+    """
     while isinstance(array, np.ndarray):
-        # Changes to a copy-on-write map are in its pages alone.
-        if isinstance(array, np.memmap) and array.mode == "c":
-            return None
+        if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
+            return None if array.mode == "c" else array
         array = array.base
-    return array if isinstance(array, mmap.mmap) else None
+    return None
