@@ -248,7 +248,8 @@ def markdown(report: Report) -> str:
     listed = "; ".join(
         f"{label}: {', '.join(map(' '.join, each.items()))}" for label, each in installed.items()
     )
-    said = "\n".join(f"- {note}" for note in [*notes(report), f"Versions: {listed}."])
+    # A star would begin a list of its own.
+    said = "\n".join("- " + note.replace("*", "\\*") for note in [*notes(report), f"Versions: {listed}."])
     return f"### {_title(report)}\n\n{_setting(report)}\n\n{table}\n\n{said}\n"
 
 

@@ -178,6 +178,7 @@ def test_runs_beside_which_others_kept_the_machine_busy_are_marked() -> None:
     table = markdown(report)
     assert "| pfl | 1* |" in table
     assert "| Fedpact | 1 |" in table
+    assert "\n- \\* In a run of these, others kept" in table
 
 
 def test_markdown_has_a_row_of_as_many_cells_for_every_contestant() -> None:

@@ -574,9 +574,20 @@ def test_a_buffer_replaced_by_a_new_tensor_travels_all_the_same() -> None:
     assert not session.store()["mean"].any()
 
 
-def test_a_module_that_writes_into_its_inputs_does_not_reach_the_clients_rows() -> None:
-    data = rows()
-    model, session = begin(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 3)), THREE, data)
+class Halving(nn.Linear):
+    """Halves its inputs where they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(0.5))
+
+
+@pytest.mark.parametrize(
+    "module", [nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 3)), Halving(5, 3)], ids=["known", "own"]
+)
+def test_a_module_that_writes_into_its_inputs_does_not_reach_the_clients_rows(module: nn.Module) -> None:
+    # Of the module's own dtype, rows are not copied on the way.
+    data = Rows(rows().x.astype(np.float32), rows().y)
+    model, session = begin(module, THREE, data)
     before = data.x.copy()
     session.gradient(None)
     model.predict(session.store(), data.x)

@@ -17,6 +17,7 @@ from fedpact.core.model import StackableModel
 from fedpact.core.settings import check_counts
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import load_all
+from fedpact.engine.threads import one_torch_thread
 from fedpact.engine.work import FATAL, Intake, Setting, Work, reason
 
 # What `clients` does for many: a subclass that changes one of these for one client has to change it as well.
@@ -57,10 +58,11 @@ class Batched:
             self._alone.ask(work, ids, intake)
             return
         ids = sorted(ids, key=rows, reverse=True)
-        while ids:
-            most = self._most or self.chunk or _room(setting.model, rows(ids[0]))
-            self._train(work, ids[:most], intake)
-            ids = ids[most:]
+        with one_torch_thread():
+            while ids:
+                most = self._most or self.chunk or _room(setting.model, rows(ids[0]))
+                self._train(work, ids[:most], intake)
+                ids = ids[most:]
 
     def describe(self) -> str:
         """Return how the clients are trained."""

@@ -160,7 +160,11 @@ class Round:
             self.gathered.merge(taken)
         except UpdateError as error:
             self.agreed = False
-            for id in taken.sums.clients:
+            refused, taken.sums = taken.sums.clients, taken.work.accumulator()
+            taken.kept, taken.upload_bytes = {}, {}
+            # What is left: who failed otherwise, and how long each took.
+            self.gathered.merge(taken)
+            for id in refused:
                 self._errors[id] = error
                 self.gathered.fail(id, error, taken.seconds[id])
 

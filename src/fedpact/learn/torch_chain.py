@@ -90,7 +90,7 @@ def chain_of(module: nn.Module, examples: Tensor, bf16: bool) -> Chain:
     """Return a module as a chain; of a single layer, the whole, if it cannot be taken apart.
 
     Args:
-        module: in training mode; at most its linear layers are exchanged for faster ones.
+        module: in training mode; linear layers that are left to autograd are exchanged for faster ones in place.
         examples: a few of what it takes.
         bf16: whether to compute in bfloat16 where that pays.
     """
