@@ -43,7 +43,7 @@ def choose(
         # numpy draws by Floyd's algorithm where the cohort is small beside the population (Bentley and Floyd,
         # "A Sample of Brilliance", CACM 1987): no more than the cohort itself is ever held.
         chosen = seed.child("cohort", round).generator().choice(len(ids), size, replace=False)
-        return sorted(ids[int(i)] for i in chosen)
+        return sorted(map(ids.__getitem__, chosen.tolist()))
     for id in to.ids:
         if not is_among(ids, id):
             raise ConfigError(f'client "{id}" is asked by name but is not there in round {round}.')

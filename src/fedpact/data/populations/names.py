@@ -47,10 +47,10 @@ class Names(Sequence[str], ABC):
     def __getitem__(self, key: int | slice) -> str | Sequence[str]:
         if isinstance(key, slice):
             return [self.at(place) for place in range(*key.indices(len(self)))]
-        place = operator.index(key)
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"there are {len(self):,} clients; place {place} is none of theirs")
-        return self.at(place % len(self))
+        place, count = operator.index(key), len(self)
+        if not -count <= place < count:
+            raise IndexError(f"there are {count:,} clients; place {place} is none of theirs")
+        return self.at(place if place >= 0 else place + count)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.find(name) is not None
