@@ -1,6 +1,7 @@
 """Claims about what clients keep between rounds, in memory and in a file."""
 
 import tempfile
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ class LikeDicts(RuleBasedStateMachine):
         self.round = 0
         self.checkpoints: dict[int, tuple[Any, dict[str, int]]] = {}
 
+    @abstractmethod
     def new(self) -> ClientStates:
-        raise NotImplementedError
+        """Return an empty store."""
 
     def teardown(self) -> None:
         self.folder.cleanup()
