@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import fedpact as fp
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.vector import Vector
@@ -196,3 +197,19 @@ def test_an_evaluation_survives_json():
     assert (read.rows, read.failures) == (evaluation.rows, evaluation.failures)
     for name, array in evaluation.sums.items():
         np.testing.assert_array_equal(read.sums[name], array)
+
+
+def test_an_evaluation_asks_as_many_clients_as_the_job_says_and_others_every_round():
+    model, weights = logistic()
+    clients = InMemory(federation(binary))
+    setting = judging(model, clients, SEED, cohort=1)
+    asked = [set(evaluate_clients(InProcess(), setting, weights, round).rows) for round in range(8)]
+    assert {len(ids) for ids in asked} == {1}
+    assert set.union(*asked) == {client.id for client in federation(binary) if client.test}
+
+
+def test_a_run_evaluates_at_a_share_of_its_clients():
+    clients = federation(binary)
+    tested = sum(client.test is not None for client in clients)
+    result = fp.train(fp.models.Logistic(), clients, rounds=2, evaluate_cohort=0.5, progress=False)
+    assert len(result.evaluation.rows) == -(-tested // 2)

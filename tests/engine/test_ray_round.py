@@ -9,24 +9,10 @@ from fedpact.core.messages import Update
 from fedpact.core.vector import Vector
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.placement import Placement
-from fedpact.engine.ray_actor import Answers
 from fedpact.engine.ray_round import Round
+from fedpact.engine.travel import Answers, Layouts
 from fedpact.engine.work import Intake
-from fedpact.engine.worker_process import Layouts
 from tests.engine.ray_rounds import Federation
-
-
-def answers(intake: Intake) -> Answers:
-    """Return what an actor gives back of what it took in."""
-    return Answers(
-        manner="one by one",
-        sums=intake.sums,
-        kept=intake.kept,
-        seconds=intake.seconds,
-        upload_bytes=intake.upload_bytes,
-        failures=intake.failures,
-        first_error=intake.first_error,
-    )
 
 
 def test_a_partial_sum_that_does_not_fit_takes_no_failure_along() -> None:
@@ -42,7 +28,7 @@ def test_a_partial_sum_that_does_not_fit_takes_no_failure_along() -> None:
     crew: Any = None
     held = Round(crew, Placement(), {}, work, Layouts())
     for intake in (first, second):
-        held._take(answers(intake))
+        held._take(Answers.of(intake, "one by one"))
     assert not held.agreed
     assert held.gathered.sums.clients == {"a"}
     assert list(held.gathered.failures) == ["c", "b"]

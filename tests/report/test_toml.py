@@ -62,3 +62,17 @@ def test_none_is_written_and_read_back(key: str) -> None:
     job = complete(Job.of({"model": "Logistic", "algorithm": {"name": "FedAvg", key: None}}))
     again = complete(Job.of(tomllib.loads(job_toml(job))))
     assert again.digest == job.digest
+
+
+def test_a_part_with_a_setting_that_may_be_text_or_none_reads_back() -> None:
+    # The fill value of Impute: as "none" it would be read as text, for strategy "constant" alone.
+    steps = [{"name": "Impute", "strategy": "median", "fill_value": None}]
+    job = complete(Job.of({"model": "Logistic", "algorithm": "FedAvg", "preprocess": steps}))
+    text = job_toml(job)
+    assert "fill_value" not in text
+    assert complete(Job.of(tomllib.loads(text))).digest == job.digest
+
+
+def test_a_part_whose_class_is_elsewhere_is_written_out() -> None:
+    job = Job.of({"model": {"name": "not.here:Model", "width": None}, "algorithm": "FedAvg"})
+    assert tomllib.loads(job_toml(job))["model"] == {"name": "not.here:Model", "width": "none"}

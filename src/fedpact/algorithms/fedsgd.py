@@ -21,7 +21,7 @@ from fedpact.algorithms.stacked import gradients_stacked, ids_of, rows_of
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ModelError
 from fedpact.core.messages import Aggregate, Task, Update, Updates
-from fedpact.core.model import GradientModel
+from fedpact.core.model import gives_gradients
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed, shuffled
 from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part
@@ -81,7 +81,7 @@ class FedSGD:
             ModelError: the model gives no gradients.
             DataError: the client has no training rows.
         """
-        if not isinstance(model, GradientModel):
+        if not gives_gradients(model):
             raise ModelError(
                 f"FedSGD needs gradients, which {type(model).__name__} does not give; use FedAvg."
             )

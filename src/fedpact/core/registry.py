@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpact.core.errors import ConfigError, DependencyError, suggest
+from fedpact.core.errors import ConfigError, DependencyError, FedpactError, suggest
 
 Spec = dict[str, Any]
 
@@ -80,8 +80,12 @@ class Registry:
         return found
 
     def may_be_left_out(self, name: str, setting: str, value: Any) -> bool:
-        """Return whether a setting of this part has this value where it is not given."""
-        fields = {field.name: field for field in dataclasses.fields(self.load(name))}
+        """Return whether a setting of this part has this value where it is not given; False where that is unknown."""
+        try:
+            fields = {field.name: field for field in dataclasses.fields(self.load(name))}
+        except FedpactError:
+            # Of a library that is not installed here, or of a class of the user's that is elsewhere.
+            return False
         return setting in fields and fields[setting].default is value
 
     def summary(self, name: str) -> str:

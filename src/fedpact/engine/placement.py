@@ -17,12 +17,10 @@ class Plan(Generic[Host]):
 
     Args:
         groups: host → its clients, in the order in which they were given; a host without any is left out.
-        lent: clients that are run away from home in this round.
         moved: clients that have got another home, and the one that they had.
     """
 
     groups: Mapping[Host, Sequence[str]]
-    lent: frozenset[str]
     moved: Mapping[str, Host]
 
 
@@ -61,7 +59,7 @@ class Placement(Generic[Host]):
             if home in loads and loads[home] + sizes[id] <= most:
                 chosen[id] = home
                 loads[home] += sizes[id]
-        lent, moved = set(), {}
+        moved = {}
         idlest = [(loads[host], self._totals[host], place) for place, host in enumerate(hosts)]
         heapq.heapify(idlest)
         for id in [id for id in largest_first if id not in chosen]:
@@ -72,13 +70,11 @@ class Placement(Generic[Host]):
                 self._settle(id, host, sizes[id])
                 if home is not None:
                     moved[id] = home
-            elif home != host:
-                lent.add(id)
             heapq.heapreplace(idlest, (load + sizes[id], self._totals[host], place))
         groups: dict[Host, list[str]] = {}
         for id in sizes:
             groups.setdefault(chosen[id], []).append(id)
-        return Plan(groups, frozenset(lent), moved)
+        return Plan(groups, moved)
 
     def _better(self, host: Host, home: Host, size: float) -> bool:
         return home not in self._totals or self._totals[host] + size < self._totals[home]

@@ -15,9 +15,9 @@ from fedpact.engine.placement import Placement
 from fedpact.engine.ray_actor import Order, without_rows
 from fedpact.engine.ray_crew import Crew, Hand
 from fedpact.engine.ray_round import Round
+from fedpact.engine.travel import Layouts
 from fedpact.engine.words import many
 from fedpact.engine.work import Engine, Intake, Work
-from fedpact.engine.worker_process import Layouts
 
 # A run has one model and one population; an evaluation beside it may have others.
 _SHARED = 4

@@ -2,19 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from fedpact.channel.channel import Channel, RoundContext
+from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.errors import ConfigError
-from fedpact.core.messages import Accumulator, Task
 from fedpact.core.rows import ClientData
-from fedpact.core.seeds import Seed
-from fedpact.core.vector import Layout
 from fedpact.engine.population import InMemory, Population, Prepared
-from fedpact.engine.work import Engine, Intake, Rules, Setting, Work, reason
-from fedpact.engine.worker_process import Layouts, travelling
+from fedpact.engine.travel import Answers, Brief, Layouts, travelling
+from fedpact.engine.work import Engine, Intake, Work, reason
 
 # A run has one model and one population; an evaluation beside it may have others.
 _REMEMBERED = 4
@@ -26,29 +23,12 @@ class Order:
 
     algorithm: Algorithm[Any]
     channel: Channel
-    rules: Rules
-    job_seed: Seed
-    task: Task
-    context: RoundContext
-    seed: Seed
-    weights: Mapping[str, float]
-    present: int
+    brief: Brief
 
     @classmethod
     def of(cls, work: Work) -> "Order":
         """Return the order for a round's work."""
-        setting = work.setting
-        return cls(
-            algorithm=setting.algorithm,
-            channel=setting.channel,
-            rules=setting.rules,
-            job_seed=setting.seed,
-            task=work.task,
-            context=work.context,
-            seed=work.seed,
-            weights=dict(work.weights),
-            present=work.present,
-        )
+        return cls(work.setting.algorithm, work.setting.channel, Brief.of(work))
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,23 +44,6 @@ class Portion:
     ids: Sequence[str]
     gone: Sequence[str] = ()
     kept: Mapping[str, ClientState] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What one actor gives back of a round: what its `Intake` holds, with one sum whatever its clients.
-
-    Args:
-        manner: how it ran its clients, as its engine describes it.
-    """
-
-    manner: str
-    sums: Accumulator
-    kept: Mapping[str, ClientState]
-    seconds: Mapping[str, float]
-    upload_bytes: Mapping[str, int]
-    failures: Mapping[str, str]
-    first_error: Exception | None
 
 
 class Held(InMemory):
@@ -167,33 +130,14 @@ class Actor:
     def _run(self, work: Work, ids: Sequence[str]) -> Answers:
         intake = Intake(work)
         self._inner.ask(work, ids, intake)
-        return Answers(
-            manner=self._inner.describe(),
-            sums=intake.sums,
-            kept=intake.kept,
-            seconds=intake.seconds,
-            upload_bytes=intake.upload_bytes,
-            failures=intake.failures,
-            first_error=None if intake.first_error is None else travelling(intake.first_error),
-        )
+        return Answers.of(intake, self._inner.describe())
 
     def _work(self, sent: Mapping[str, Any], kept: Mapping[str, ClientState]) -> Work:
         order: Order = _fetched("task", sent["task"])
         model = self._fetched_once("model", sent["model"])
         population = self._fetched_once("population", sent["population"])
-        if isinstance(layout := getattr(model, "layout", None), Layout):
-            self._layouts.meet(layout)
-            self._layouts.meet(layout.wide)
-        meet_all = self._layouts.meet_all
-        return Work(
-            setting=Setting(order.algorithm, model, population, order.channel, order.rules, order.job_seed),
-            task=replace(order.task, arrays=meet_all(order.task.arrays)),
-            kept={id: meet_all(state) for id, state in kept.items()},
-            context=order.context,
-            seed=order.seed,
-            weights=order.weights,
-            present=order.present,
-        )
+        self._layouts.meet_model(model)
+        return order.brief.work(order.algorithm, order.channel, model, population, dict(kept), self._layouts)
 
     def _fetched_once(self, what: str, reference: Any) -> Any:
         key = reference.hex()

@@ -11,10 +11,10 @@ from weakref import ref
 from fedpact.core.errors import ClientError, ConfigError, UpdateError
 from fedpact.core.rows import ClientData
 from fedpact.engine.placement import Placement
-from fedpact.engine.ray_actor import Answers, Portion, in_memory
+from fedpact.engine.ray_actor import Portion, in_memory
 from fedpact.engine.ray_crew import Crew, Hand
+from fedpact.engine.travel import Answers, Layouts
 from fedpact.engine.work import Intake, Work
-from fedpact.engine.worker_process import Layouts
 
 # After so many deaths of its actor a client is a failure of its round.
 _DEATHS = 3

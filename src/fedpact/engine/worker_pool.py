@@ -21,7 +21,17 @@ from fedpact.engine.population import version
 from fedpact.engine.shared import UNSENDABLE, Parcel, Queue, SharedMemory, received
 from fedpact.engine.threads import single_threaded
 from fedpact.engine.work import Engine, Setting, reason
-from fedpact.engine.worker_process import CLIENT, NONE, SINCE, START, STOP, Answers, Outfit, Parts, serve
+from fedpact.engine.worker_process import (
+    CLIENT,
+    NONE,
+    SINCE,
+    START,
+    STOP,
+    Outfit,
+    Parts,
+    WorkerAnswers,
+    serve,
+)
 
 Start = Literal["fork", "spawn"]
 
@@ -164,7 +174,7 @@ class Pool:
         """Return the workers that have not answered yet."""
         return [hand for hand in self._hands.values() if hand.busy]
 
-    def heard(self, limit_s: float | None) -> Iterator[tuple[Hand, Answers | BaseException | Ended]]:
+    def heard(self, limit_s: float | None) -> Iterator[tuple[Hand, WorkerAnswers | BaseException | Ended]]:
         """Wait for busy workers, for a while; yield what each answered, or that it has ended instead.
 
         Args:

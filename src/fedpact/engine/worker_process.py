@@ -6,26 +6,23 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.channel.channel import Channel, RoundContext
-from fedpact.core import errors
+from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import Algorithm, ClientState
-from fedpact.core.errors import ClientError, ConfigError, FedpactError, UpdateError
-from fedpact.core.messages import Accumulator, Task, Update
-from fedpact.core.seeds import Seed
-from fedpact.core.vector import Layout, Vector
+from fedpact.core.errors import ConfigError, UpdateError
+from fedpact.core.messages import Update
 from fedpact.engine.population import Population
-from fedpact.engine.shared import Parcel, Queue, SharedMemory, received
-from fedpact.engine.work import Engine, Intake, Rules, Setting, Work, reason
+from fedpact.engine.shared import Parcel, Queue, SharedMemory
+from fedpact.engine.travel import Answers, Brief, Layouts, travelling
+from fedpact.engine.work import Engine, Intake, Work, reason
 
 # Of the places on the board, those that say what a worker does: the range that it took, the client in it that it is
 # at (its place in the list, or NONE for no single one), and since when.
@@ -73,56 +70,36 @@ class Outfit:
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """A round's work without what workers have already.
+    """What workers are asked in a round.
 
     Args:
         part: the place of its algorithm and channel among the worker's.
-        rules: cohort, quorum and range.
-        job_seed: the job's seed.
-        task: the task.
+        brief: the rest of the work.
         kept: what clients kept from earlier rounds.
-        context: what the channel may know of the round.
-        seed: of the task.
-        weights: client → the weight that it has announced.
-        present: how many clients there were to sample from.
         ids: those to be asked, in the order in which they are taken;
         ranks: and for each its place in the order in which they were given.
         takers: for each of them the worker that took it, 1 for the first; 0 for none yet.
     """
 
     part: int
-    rules: Rules
-    job_seed: Seed
-    task: Task
+    brief: Brief
     kept: Mapping[str, ClientState]
-    context: RoundContext
-    seed: Seed
-    weights: Mapping[str, float]
-    present: int
     ids: Sequence[str]
     ranks: NDArray[np.int64]
     takers: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What one worker gives back of a round: what its `Intake` holds, with one sum whatever its clients.
+class WorkerAnswers(Answers):
+    """What one worker gives back of a round.
 
     Args:
-        manner: how it ran its clients, as its engine describes it.
         agreed: whether no client was refused for what another one sent before it.
         first_failed: the client that was given first of those that failed, if any did.
     """
 
-    manner: str
     agreed: bool
-    sums: Accumulator
-    kept: dict[str, ClientState]
-    seconds: dict[str, float]
-    upload_bytes: dict[str, int]
-    failures: dict[str, str]
     first_failed: str | None
-    first_error: Exception | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,28 +154,6 @@ class Unordered(Intake):
             self.first_failed, self.first_error = id, error
 
 
-class Layouts:
-    """The layouts met so far, so that equal ones are one object: comparing an object to itself takes no time."""
-
-    def __init__(self) -> None:
-        self._known: list[Layout] = []
-        self._last: tuple[Layout, Layout] | None = None
-
-    def meet(self, layout: Layout) -> Layout:
-        """Return the layout that is equal to this one and was met first."""
-        # What comes together mostly has one layout.
-        if self._last is None or self._last[0] is not layout:
-            known = next((known for known in self._known if known == layout), None)
-            if known is None:
-                self._known.append(layout)
-            self._last = layout, known or layout
-        return self._last[1]
-
-    def meet_all(self, vectors: Mapping[str, Vector]) -> dict[str, Vector]:
-        """Return the same vectors, each in the layout equal to its own that was met first."""
-        return {name: Vector(self.meet(vector.layout), vector.buffer) for name, vector in vectors.items()}
-
-
 def serve(outfit: Outfit, connection: Connection, others: Iterable[Connection]) -> None:
     """Answer a parent's orders until it sends None, or is there no longer.
 
@@ -244,10 +199,7 @@ class Worker:
         self._parts = list(outfit.parts)
         self._board = outfit.board.unpack(outfit.places)[outfit.number]
         self._layouts = Layouts()
-        layout = getattr(outfit.model, "layout", None)
-        if isinstance(layout, Layout):
-            self._layouts.meet(layout)
-            self._layouts.meet(layout.wide)
+        self._layouts.meet_model(outfit.model)
 
     def reply(self, message: list[Parts] | Parcel) -> Parcel | BaseException | None:
         """Learn of algorithms and channels, or carry out an order; return its answers, or what ends the round."""
@@ -261,17 +213,8 @@ class Worker:
 
     def _answers(self, order: Order) -> Parcel:
         intake = self._carry_out(order)
-        answers = Answers(
-            manner=self._outfit.inner.describe(),
-            agreed=intake.agreed,
-            sums=intake.sums,
-            kept=intake.kept,
-            seconds=intake.seconds,
-            upload_bytes=intake.upload_bytes,
-            failures=intake.failures,
-            first_failed=intake.first_failed,
-            first_error=None if intake.first_error is None else travelling(intake.first_error),
-        )
+        manner = self._outfit.inner.describe()
+        answers = WorkerAnswers.of(intake, manner, agreed=intake.agreed, first_failed=intake.first_failed)
         try:
             return self._outfit.up.pack(answers)
         except Exception as error:
@@ -303,35 +246,9 @@ class Worker:
         return intake
 
     def _work(self, order: Order) -> Watched:
-        outfit, meet_all = self._outfit, self._layouts.meet_all
-        algorithm, channel = self._parts[order.part]
-        setting = Setting(algorithm, outfit.model, outfit.population, channel, order.rules, order.job_seed)
-        kept = order.kept
-        if isinstance(kept, dict):
-            kept = {id: meet_all(state) for id, state in kept.items()}
-        return Watched(
-            setting=setting,
-            task=replace(order.task, arrays=meet_all(order.task.arrays)),
-            kept=kept,
-            context=order.context,
-            seed=order.seed,
-            weights=order.weights,
-            present=order.present,
-            places={id: place for place, id in enumerate(order.ids)},
-            board=self._board,
+        outfit, (algorithm, channel) = self._outfit, self._parts[order.part]
+        work = order.brief.work(
+            algorithm, channel, outfit.model, outfit.population, order.kept, self._layouts
         )
-
-
-def travelling(error: Raised) -> Raised | FedpactError:
-    """Return an error that survives the way to the parent; where it was raised goes along as a note."""
-    error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
-    try:
-        returned = received(error)
-    except Exception:
-        returned = None
-    if type(returned) is type(error) and str(returned) == str(error):
-        return error
-    ours = next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), ClientError)
-    substitute: FedpactError = ours(reason(error) if isinstance(error, Exception) else repr(error))
-    substitute.add_note(error.__notes__[-1])
-    return substitute
+        places = {id: place for place, id in enumerate(order.ids)}
+        return Watched(**vars(work), places=places, board=self._board)

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from fedpact.core.errors import ClientError, ConfigError, UpdateError
 from fedpact.engine.shared import Parcel
+from fedpact.engine.travel import Brief, Layouts
 from fedpact.engine.work import Intake, Work, reason
 from fedpact.engine.worker_pool import Doing, Ended, Hand, Pool
-from fedpact.engine.worker_process import Answers, Layouts, Order
+from fedpact.engine.worker_process import Order, WorkerAnswers
 
 # Places in the list of a round's clients, from the first up to the second.
 Range = tuple[int, int]
@@ -67,24 +68,11 @@ class Round:
         self._order = self._packed(work, part, ranks)
 
     def _packed(self, work: Work, part: int, ranks: NDArray[np.int64]) -> Parcel:
-        setting, kept = work.setting, work.kept
+        kept = work.kept
         if isinstance(kept, dict):
             # Of another mapping, such as a view of a file, workers read for themselves what they want.
             kept = {id: kept[id] for id in self._ids if id in kept}
-        order = Order(
-            part=part,
-            rules=setting.rules,
-            job_seed=setting.seed,
-            task=work.task,
-            kept=kept,
-            context=work.context,
-            seed=work.seed,
-            weights=work.weights,
-            present=work.present,
-            ids=self._ids,
-            ranks=ranks,
-            takers=self._takers,
-        )
+        order = Order(part, Brief.of(work), kept, self._ids, ranks, self._takers)
         try:
             return self._pool.down.pack(order)
         except Exception as error:
@@ -117,7 +105,7 @@ class Round:
         self._pool.queue.put(offered)
         self._pool.wake(self._order, len(offered))
 
-    def _hear(self, hand: Hand, message: Answers | BaseException | Ended) -> None:
+    def _hear(self, hand: Hand, message: WorkerAnswers | BaseException | Ended) -> None:
         if isinstance(message, BaseException):
             raise message
         if isinstance(message, Ended):

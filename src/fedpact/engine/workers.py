@@ -16,10 +16,10 @@ from fedpact.engine.durations import Durations, longest_first, ranges, size
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.shared import Queue
 from fedpact.engine.threads import usable_cores
+from fedpact.engine.travel import Layouts
 from fedpact.engine.words import many
 from fedpact.engine.work import Engine, Intake, Setting, Work
 from fedpact.engine.worker_pool import Pool, Start, safe_start
-from fedpact.engine.worker_process import Layouts
 from fedpact.engine.worker_round import Range, Round
 
 # Workers take clients one by one, or several at once where these last no longer than this together.
