@@ -58,11 +58,11 @@ if TYPE_CHECKING:
     from fedpact.data.read import clients as clients
     from fedpact.engine.batched import Batched as Batched
     from fedpact.engine.evaluation import Evaluation as Evaluation
+    from fedpact.engine.fitted import Fitted as Fitted
     from fedpact.engine.in_process import InProcess as InProcess
     from fedpact.engine.population import InMemory as InMemory
     from fedpact.engine.population import Population as Population
     from fedpact.engine.ray import Ray as Ray
-    from fedpact.engine.result import Fitted as Fitted
     from fedpact.engine.result import Result as Result
     from fedpact.engine.result import evaluate as evaluate
     from fedpact.engine.runner import Keep as Keep
@@ -79,7 +79,8 @@ __version__ = "0.1.0"
 # Everything is imported when it is first asked for, so that `import fedpact` costs nothing.
 _HOMES = {
     "fedpact.engine.train": ("train", "run"),
-    "fedpact.engine.result": ("Result", "Fitted", "evaluate"),
+    "fedpact.engine.fitted": ("Fitted",),
+    "fedpact.engine.result": ("Result", "evaluate"),
     "fedpact.engine.runner": ("Keep",),
     "fedpact.engine.population": ("InMemory", "Population"),
     "fedpact.engine.evaluation": ("Evaluation",),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fedpact.algorithms.newton import Newton, NewtonState
-from fedpact.core.messages import Accumulator
+from fedpact.core.accumulator import Accumulator
 from fedpact.core.model import Schema
 from fedpact.core.vector import Vector
 from fedpact.learn.linear import Linear, Logistic, Softmax

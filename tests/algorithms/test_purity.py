@@ -7,7 +7,7 @@ import pytest
 
 from fedpact.algorithms import ALGORITHMS
 from fedpact.algorithms.optimizers import SGD, Adam
-from fedpact.core.messages import Accumulator
+from fedpact.core.accumulator import Accumulator
 from fedpact.core.model import Schema
 from fedpact.learn.linear import Logistic
 from fedpact.learn.naive_bayes import GaussianNB

@@ -13,8 +13,9 @@ from fedpact.algorithms.newton import Newton
 from fedpact.channel.channel import Channel, RoundContext
 from fedpact.channel.clip import Clip
 from fedpact.channel.noise import GaussianNoise, secret_gaussian
+from fedpact.core.accumulator import Accumulator
 from fedpact.core.errors import ChannelError, ConfigError
-from fedpact.core.messages import Accumulator, Aggregate, Task, Update
+from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.vector import Entry, Layout, Vector
 from tests.federation import SEED, Quadratics, quadratic
 

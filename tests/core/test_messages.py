@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fedpact.core.accumulator import Accumulator
 from fedpact.core.errors import UpdateError
 from fedpact.core.exact import Wide
-from fedpact.core.messages import Accumulator, Task, Update, Updates
+from fedpact.core.messages import Task, Update, Updates
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Entry, Layout, Vector
 

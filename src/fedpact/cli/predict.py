@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from fedpact.engine.result import Fitted
+    from fedpact.engine.fitted import Fitted
 
 
 def predict(
@@ -44,7 +44,7 @@ def predict(
     Each line of the answer has the row's number, from 1, and its prediction.
     """
     from fedpact.data.tables import read_table
-    from fedpact.engine.result import Fitted
+    from fedpact.engine.fitted import Fitted
     from fedpact.engine.words import many
     from fedpact.report.source import check_finished
 

@@ -1,18 +1,9 @@
 """The core: vectors, exact sums, messages, the algorithm's four methods, jobs, seeds. It knows no ML library."""
 
+from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.exact import FixedPointSum, Wide
-from fedpact.core.messages import (
-    Accumulator,
-    Aggregate,
-    Cohort,
-    Cycle,
-    Everyone,
-    Named,
-    Recipients,
-    Task,
-    Update,
-)
+from fedpact.core.messages import Aggregate, Cohort, Cycle, Everyone, Named, Recipients, Task, Update
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed

@@ -2,31 +2,23 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.algorithms import ALGORITHMS
-from fedpact.core.errors import CheckpointError, ConfigError, DataError, ModelError, QuorumError
+from fedpact.core.errors import ConfigError, ModelError
 from fedpact.core.job import Job
-from fedpact.core.registry import Spec
 from fedpact.core.rows import ClientData
-from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
-from fedpact.data.tables import read_table
-from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
-from fedpact.engine.folder import RunFolder
-from fedpact.engine.in_process import InProcess
-from fedpact.engine.models import describe_model, read_model_weights, rebuild_model
-from fedpact.engine.population import Population, Prepared, as_population, is_among
-from fedpact.engine.preparation import Preparation
+from fedpact.engine.evaluation import Evaluation
+from fedpact.engine.fitted import MODEL_FILE, Fitted
+from fedpact.engine.population import Population, is_among
 from fedpact.engine.runner import Progress
-from fedpact.store.checkpoint import Checkpoints, is_checkpoint
 from fedpact.store.files import cannot, write_atomically
-from fedpact.store.modelfile import read_metadata, save_model
+from fedpact.store.modelfile import read_metadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +26,7 @@ if TYPE_CHECKING:
 
 # Of more clients than this, those that had no part in the run are not listed.
 _LISTED = 10_000
-_MODEL, _RESULT, _HISTORY, _CLIENTS = "model.safetensors", "result.json", "history.csv", "clients.csv"
+_RESULT, _HISTORY, _CLIENTS = "result.json", "history.csv", "clients.csv"
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class Result:
     """
 
     job: Job
-    fitted: "Fitted"
+    fitted: Fitted
     history: "pd.DataFrame"
     clients: "pd.DataFrame"
     failures: "pd.DataFrame"
@@ -67,7 +59,7 @@ class Result:
     def of(
         cls,
         job: Job,
-        fitted: "Fitted",
+        fitted: Fitted,
         progress: Progress,
         evaluation: Evaluation | None,
         population: Population,
@@ -168,7 +160,7 @@ class Result:
             raise cannot("write", folder, error) from error
         # It says that a result is whole, so it goes before the first part of another is written.
         (folder / _RESULT).unlink(missing_ok=True)
-        self.fitted.save(folder / _MODEL, self.job)
+        self.fitted.save(folder / MODEL_FILE, self.job)
         for name, table in ((_HISTORY, self.history), (_CLIENTS, self.clients)):
             write_atomically(folder / name, table.to_csv().encode())
         summary = {
@@ -199,11 +191,11 @@ class Result:
             summary = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
             history, clients = (_read_csv(folder / name) for name in (_HISTORY, _CLIENTS))
             evaluation = summary["evaluation"]
-            if read_metadata(folder / _MODEL)["job"] != summary["digest"]:
+            if read_metadata(folder / MODEL_FILE)["job"] != summary["digest"]:
                 raise ModelError(f'the model in "{folder}" is not that of the result beside it.')
             return cls(
                 Job.of(summary["job"]),
-                Fitted.load(folder / _MODEL, model),
+                Fitted.load(folder / MODEL_FILE, model),
                 history.set_index("round"),
                 clients.set_index("client"),
                 pd.DataFrame(summary["failures"], columns=["round", "client", "reason"]),
@@ -223,152 +215,6 @@ def _size(population: Population, id: str) -> int | None:
         return population.size(id)
     except Exception:
         return None
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained model with the preparation of its rows: all that predicting needs.
-
-    Args:
-        model: the model.
-        weights: its weights.
-        preparation: from raw rows to what it reads.
-        spec: the model's specification, as a job names it.
-    """
-
-    model: Any
-    weights: Vector
-    preparation: Preparation
-    spec: Spec
-
-    def export(self) -> Any:
-        """Return the model in its own library, or its arrays by name where it has none."""
-        if hasattr(self.model, "export"):
-            return self.model.export(self.weights)
-        return dict(self.weights.items())
-
-    def predict(self, rows: Any) -> NDArray[Any]:
-        """Return labels [n, *positions], or numbers for a regression, for raw rows.
-
-        Args:
-            rows: a table with the columns that the model was trained on, in any order; an array [n, ...]; or
-                the path of a CSV or Parquet file.
-
-        Raises:
-            DataError: a column is missing, or a value cannot be prepared.
-        """
-        return self.preparation.answers(self._scores(rows))
-
-    def predict_proba(self, rows: Any) -> NDArray[np.floating[Any]]:
-        """Return class probabilities [n, *positions, classes] for raw rows.
-
-        Raises:
-            ModelError: the model predicts numbers.
-            DataError: a column is missing, or a value cannot be prepared.
-        """
-        scores = self._scores(rows)
-        if self.preparation.labels.kind == "regression":
-            raise ModelError("a regression has no class probabilities; use predict.")
-        binary = self.preparation.labels.kind == "binary"
-        return np.stack([1 - scores, scores], axis=-1) if binary else scores
-
-    def evaluate(self, clients: Population | Iterable[ClientData]) -> Evaluation:
-        """Return how good the model is on the held-out rows of clients with raw rows.
-
-        Raises:
-            DataError: no client holds rows aside.
-            QuorumError: every client that does has failed.
-        """
-        prepared = Prepared(as_population(clients), self._prepared)
-        evaluation = evaluate_clients(InProcess(), judging(self.model, prepared, Seed.of(0)), self.weights, 0)
-        if evaluation is None:
-            raise DataError("no client holds test rows aside, so there is nothing to evaluate on.")
-        if not evaluation.clients:
-            reasons = "; ".join(f"{id}: {why}" for id, why in evaluation.failures.items())
-            raise QuorumError(f"no client could evaluate the model. {reasons}", evaluation.failures)
-        return evaluation
-
-    def save(self, path: str | Path, job: Job | None = None) -> None:
-        """Write one model file: weights, preparation and the model's specification.
-
-        Args:
-            path: where to.
-            job: the job that trained it, whose digest goes into the file.
-
-        Raises:
-            FedpactError: the file cannot be written.
-        """
-        parts = {"model": self.weights}
-        frozen = getattr(self.model, "frozen", None)
-        if frozen is not None and frozen.layout.entries:
-            parts["frozen"] = frozen
-        metadata = {
-            "model": self.spec,
-            # Who was not there is the run's affair, not the model's.
-            "preparation": replace(self.preparation, failures={}).to_json(),
-            "job": None if job is None else job.digest,
-        }
-        save_model(path, parts, metadata)
-
-    @classmethod
-    def load(cls, path: str | Path, model: Any = None) -> "Fitted":
-        """Read a model file, or the model of a checkpoint.
-
-        Args:
-            path: the file; the folder of a finished run; or a checkpoint in the folder of its run, finished or
-                not.
-            model: the module of the same architecture, where the model was a torch module given in Python.
-
-        Raises:
-            ModelError: the file holds no model, or the model given does not fit.
-            CheckpointError: a checkpoint is damaged, in no run's folder, or does not fit the model given.
-        """
-        path = Path(path) / _MODEL if Path(path).is_dir() else Path(path)
-        if is_checkpoint(path):
-            return cls._of_checkpoint(path, model)
-        metadata = read_metadata(path)
-        try:
-            preparation, spec = Preparation.from_json(metadata["preparation"]), metadata["model"]
-            built = rebuild_model(spec, model).build(preparation.schema)
-        except (KeyError, TypeError, ValueError, ConfigError, ModelError) as error:
-            raise ModelError(f'the model in "{path}" cannot be built: {error}') from error
-        return cls(built, read_model_weights(path, built), preparation, spec)
-
-    @classmethod
-    def _of_checkpoint(cls, path: Path, model: Any) -> "Fitted":
-        folder = RunFolder(path.absolute().parent.parent)
-        if not folder.begun:
-            raise CheckpointError(
-                f'"{path}" is a checkpoint, and "{folder.path}" is no run folder: it has no job.json. Read it where '
-                f"its run saved it, in RUN/checkpoints/{path.name}."
-            )
-        job, preparation = folder.read_job(), folder.read_preparation()
-        try:
-            spec = rebuild_model(job.model, model)
-            built = spec.build(preparation.schema)
-            fresh = ALGORITHMS.build(job.algorithm or {}).init(built, Seed.of(job.seed))
-        except (KeyError, TypeError, ValueError, ConfigError, ModelError) as error:
-            raise ModelError(f'the model in "{path}" cannot be built: {error}') from error
-        # A checkpoint does not hold what is never trained.
-        if describe_model(spec).get("frozen") != job.model.get("frozen"):
-            raise ModelError(
-                f'the module given has other frozen parameters than the run of "{path}"; give one that has the '
-                "values it was started with."
-            )
-        content = Checkpoints(path.parent).load(path, like={"state": fresh}, job=job.lineage)
-        return cls(built, content["state"].model, preparation, job.model)
-
-    def _scores(self, rows: Any) -> NDArray[Any]:
-        whose = "the rows to predict"
-        table = read_table(whose, Path(rows)) if isinstance(rows, str | Path) else rows
-        try:
-            x = self.preparation.examples(table, self.model.input_dtype)
-        except DataError as error:
-            raise DataError(f"{whose}: {error}") from error
-        return np.asarray(self.model.predict(self.weights, x))
-
-    def _prepared(self, data: ClientData) -> ClientData:
-        return self.preparation.client(data, self.model.input_dtype)
 
 
 def _read_csv(path: Path) -> "pd.DataFrame":

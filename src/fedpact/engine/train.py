@@ -7,39 +7,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedpact.algorithms import ALGORITHMS
-from fedpact.channel import TRANSFORMS
-from fedpact.channel.channel import Channel, Transform
-from fedpact.core.algorithm import Algorithm
+from fedpact.channel.channel import Channel
 from fedpact.core.errors import CheckpointError, ConfigError, DataError
 from fedpact.core.job import Job
-from fedpact.core.model import Kind
-from fedpact.core.registry import Registry
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
-from fedpact.data import STEPS
-from fedpact.data.preprocess.steps import Step
 from fedpact.engine.engines import arithmetic_of, engine_of
+from fedpact.engine.fitted import Fitted
 from fedpact.engine.folder import RunFolder
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.models import (
-    default_algorithm,
-    describe_model,
-    model_of,
     read_model_weights,
     starting_from,
 )
+from fedpact.engine.parts import Parts
 from fedpact.engine.population import Population, Prepared, as_population, reads_files
 from fedpact.engine.prefetch import Prefetched
 from fedpact.engine.preparation import prepare
 from fedpact.engine.progress import showing_rounds
-from fedpact.engine.result import Fitted, Result
+from fedpact.engine.result import Result
 from fedpact.engine.runner import Keep, OnRound, Progress, Runner
 from fedpact.engine.sampler import check_cohort, count_of
 from fedpact.engine.sources import data_in_full, load_clients
-from fedpact.engine.stop import STOP_RULES, StopRule
 from fedpact.engine.work import Engine, Rules, Setting
-from fedpact.learn.metrics import check_name
 from fedpact.store.checkpoint import Checkpoints
 from fedpact.store.history import History, Record
 from fedpact.store.states import states_for
@@ -209,85 +199,6 @@ def _digest_of(path: str | Path | None) -> str | None:
         return None
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The objects that a job is made of."""
-
-    model: Any
-    algorithm: Any
-    steps: tuple[Any, ...]
-    stages: tuple[Any, ...]
-    rules: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, model: Any, algorithm: Any, preprocess: Any, channel: Any, stop: Any) -> "Parts":
-        """Build those that are given as specifications, and take the others as they are.
-
-        Args:
-            model: what `model_of` takes.
-            algorithm: the algorithm; None for the model's own.
-            preprocess: one step or several.
-            channel: one stage or several.
-            stop: one rule or several.
-
-        Raises:
-            ConfigError: a name or a setting is wrong.
-            ModelError: the model is none.
-        """
-        spec = model_of(model)
-        return cls(
-            spec,
-            default_algorithm(spec) if algorithm is None else _built(ALGORITHMS, Algorithm, algorithm),
-            _all_built(STEPS, Step, preprocess),
-            _all_built(TRANSFORMS, Transform, channel),
-            _all_built(STOP_RULES, StopRule, stop),
-        )
-
-    def specs(self) -> dict[str, Any]:
-        """Return the settings of a job that these are, all written out."""
-        return {
-            "model": describe_model(self.model),
-            "algorithm": ALGORITHMS.describe(self.algorithm),
-            "preprocess": [STEPS.describe(step) for step in self.steps],
-            "channel": [TRANSFORMS.describe(stage) for stage in self.stages],
-            "stop": [STOP_RULES.describe(rule) for rule in self.rules],
-        }
-
-    def check_metrics(self, kind: Kind, keep: Keep, evaluate_every: int, rounds: int) -> None:
-        """Refuse to wait for a metric that no round will have.
-
-        Raises:
-            ConfigError: a stop rule or `keep` names a metric of another kind of model, or there is no
-                evaluation after a round.
-        """
-        named = [*(getattr(rule, "metric", None) for rule in self.rules), keep.best]
-        for metric in [name for name in named if name not in (None, "train_loss")]:
-            check_name(metric, kind)
-            if not 1 <= evaluate_every <= rounds:
-                raise ConfigError(
-                    f"{metric} is looked at after every round, but evaluate_every={evaluate_every} evaluates after the "
-                    f"last one only; set evaluate_every to between 1 and {rounds}."
-                )
-
-
-def _built(registry: Registry, protocol: Any, part: Any) -> Any:
-    if isinstance(part, type):
-        raise ConfigError(f"{part.__name__} is a class; give an instance of it: {part.__name__}().")
-    built = registry.build(part) if isinstance(part, str | dict) else part
-    for name in vars(protocol):
-        if not name.startswith("_") and not hasattr(built, name):
-            raise ConfigError(
-                f'{type(built).__name__} is no {registry.what}: it has no "{name}". '
-                f"Known: {', '.join(sorted(registry))}."
-            )
-    return built
-
-
-def _all_built(registry: Registry, protocol: Any, parts: Any) -> tuple[Any, ...]:
-    listed = parts if isinstance(parts, list | tuple) else [] if parts is None else [parts]
-    return tuple(_built(registry, protocol, part) for part in listed)
 
 
 @dataclass(frozen=True)

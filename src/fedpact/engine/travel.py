@@ -7,9 +7,10 @@ from typing import Any, Self, TypeVar
 
 from fedpact.channel.channel import Channel, RoundContext
 from fedpact.core import errors
+from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.errors import ClientError, FedpactError
-from fedpact.core.messages import Accumulator, Task
+from fedpact.core.messages import Task
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout, Vector
 from fedpact.engine.population import Population

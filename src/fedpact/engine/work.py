@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.channel.channel import Channel, RoundContext
+from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.errors import (
     ChannelError,
@@ -18,7 +19,7 @@ from fedpact.core.errors import (
     ModelError,
     UpdateError,
 )
-from fedpact.core.messages import Accumulator, Task, Update, Updates
+from fedpact.core.messages import Task, Update, Updates
 from fedpact.core.seeds import Seed
 from fedpact.engine.population import Population
 

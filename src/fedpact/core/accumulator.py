@@ -1,0 +1,298 @@
+"""The sum of a cohort's updates as they arrive: exact, the same bits for any order, and refused by name."""
+
+import math
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpact.core.errors import UpdateError
+from fedpact.core.exact import WIDE_LIMIT, FixedPointSum, Wide, quantised_weight, quantised_weights
+from fedpact.core.messages import Aggregate, Statistic, Task, Term, Update, UpdateKind, Updates
+from fedpact.core.stack import Stack
+from fedpact.core.vector import Vector
+
+_LARGEST_COUNT = np.iinfo(np.int64).max
+
+
+class Accumulator:
+    """Adds updates up as they arrive, exactly; its memory is one accumulator, whatever the cohort.
+
+    Args:
+        task: the task answered.
+        limit: the declared range of every averaged value.
+        total_weight: an upper bound on the sum of the cohort's weights.
+        population: how many clients there were to sample from.
+        integers: called with a vector's name and size for an int64 array to sum it in; None for arrays of its own.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        limit: float,
+        total_weight: float,
+        population: int,
+        integers: Callable[[str, int], NDArray[np.int64]] | None = None,
+    ) -> None:
+        self.task = task
+        self.limit = limit
+        self.total_weight = total_weight
+        self.population = population
+        self._integers = integers
+        self.clients: set[str] = set()
+        self.weight = Fraction(0)
+        self.kind: UpdateKind | None = None
+        self._averaged: dict[str, FixedPointSum] = {}
+        self._summed: dict[str, Term] = {}
+        # Numbers that clients send together are one array: to add it takes as long as to add one of them.
+        self._metrics: dict[tuple[str, ...], Wide] = {}
+        self._answers: dict[str, Any] = {}
+
+    @property
+    def count(self) -> int:
+        """How many updates were added."""
+        return len(self.clients)
+
+    def add(self, update: Update) -> None:
+        """Add one update; one that is refused leaves no trace.
+
+        Raises:
+            UpdateError: it answers another version, is of another kind or has other arrays than the task or the
+                rest, is its client's second, or holds a value that is NaN, infinite or out of range.
+            ConfigError: the declared range is too wide for the total weight (see `FixedPointSum`).
+        """
+        if update.version != self.task.version:
+            raise UpdateError(
+                f'client "{update.client}" answered version {update.version} of the model; '
+                f"this round is at version {self.task.version}."
+            )
+        sender = f'client "{update.client}"'
+        weight = quantised_weight(update.weight, update.client)
+        terms = {name: _integers(value, f"{sender}: {name}") for name, value in update.summed.items()}
+        self._check(sender, {update.client}, update.kind, update.averaged, terms)
+        # What can be refused is computed first, so that nothing is kept of an update that is.
+        summed = self._summed_with(sender, terms)
+        averaged = self._averaged or self._sums_like(update.averaged)
+        added: list[str] = []
+        try:
+            for name, vector in update.averaged.items():
+                averaged[name].add(vector, update.weight, update.client)
+                added.append(name)
+            # After the vectors: where training diverged, it is they that tell which weight did.
+            metrics = self._metrics_with(_metrics(update.metrics, sender))
+        except UpdateError:
+            for name in added:
+                averaged[name].remove(update.averaged[name], update.weight)
+            raise
+        if self.task.answers == "collect":
+            self._answers[update.client] = update.answer
+        self._keep({update.client}, update.kind, averaged, summed, metrics, weight)
+
+    def add_stack(self, updates: Updates) -> dict[str, UpdateError]:
+        """Add the updates of many clients, with the same bits as one by one; return client → why it was refused.
+
+        Raises:
+            UpdateError: it is not one client that is at fault: they answer another version, are of another kind or
+                have other arrays than the task or the rest, or weigh more than was declared.
+        """
+        if updates.version != self.task.version:
+            raise UpdateError(
+                f"updates answer version {updates.version} of the model; this round is at version "
+                f"{self.task.version}."
+            )
+        clients = set(updates.clients)
+        self._check(f'client "{updates.clients[0]}"', clients, updates.kind, updates.averaged, {})
+        averaged = self._averaged or self._sums_like(updates.averaged)
+        refused: dict[int, UpdateError] = {}
+        for name, stack in updates.averaged.items():
+            refused = averaged[name].refusals(stack, updates.clients) | refused
+        # After the vectors: where training diverged, it is they that tell which weight did.
+        for name, numbers in updates.metrics.items():
+            for i in np.flatnonzero(~(np.abs(numbers) < WIDE_LIMIT)).tolist():
+                try:
+                    _metrics({name: float(numbers[i])}, f'client "{updates.clients[i]}"')
+                except UpdateError as error:
+                    refused.setdefault(i, error)
+        errors = {updates.clients[i]: error for i, error in sorted(refused.items())}
+        if refused:
+            updates = updates.take([i for i in range(len(updates.clients)) if i not in refused])
+        if not updates.clients:
+            return errors
+        names = tuple(updates.metrics)
+        sums = Wide.of(np.array([updates.metrics[name] for name in names])).sum(axis=1) if names else None
+        metrics = self._metrics_with({} if sums is None else {names: sums})
+        # The weights are the same for all vectors, so it is the first that refuses, or none.
+        for name, stack in updates.averaged.items():
+            averaged[name].add_stack(stack, updates.weights, updates.clients)
+        _, weight = quantised_weights(updates.weights, updates.clients)
+        self._keep(set(updates.clients), updates.kind, averaged, {}, metrics, weight)
+        return errors
+
+    def merge(self, other: "Accumulator") -> None:
+        """Add another partial sum of the same task; one that is refused leaves no trace.
+
+        Raises:
+            UpdateError: it answers another version, is of another kind, has other arrays, a client is in both,
+                or the weights add up to more than was declared.
+        """
+        if other.kind is None:
+            return
+        if other.task.version != self.task.version:
+            raise UpdateError("two partial sums of different versions of the model cannot be merged.")
+        sender = "a partial sum"
+        self._check(sender, other.clients, other.kind, other._averaged, other._summed)
+        summed, metrics = self._summed_with(sender, other._summed), self._metrics_with(other._metrics)
+        averaged = self._averaged or self._sums_like(other._averaged)
+        for name, partial in other._averaged.items():
+            if partial.layout != averaged[name].layout:
+                raise UpdateError(f'two partial sums of "{name}" have different layouts.')
+        # The weights are the same for all vectors, so it is the first that refuses, or none.
+        for name, partial in other._averaged.items():
+            averaged[name].merge(partial)
+        self._answers.update(other._answers)
+        self._keep(other.clients, other.kind, averaged, summed, metrics, other.weight)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A partial sum goes to whoever gave the task: its arrays would only double what travels.
+        return {**vars(self), "task": replace(self.task, arrays={}, parameters={}), "_integers": None}
+
+    def _sums_like(self, vectors: Mapping[str, Vector | Stack | FixedPointSum]) -> dict[str, FixedPointSum]:
+        sums = {}
+        for name, vector in vectors.items():
+            integers = self._integers(name, vector.layout.size) if self._integers else None
+            sums[name] = FixedPointSum(vector.layout, self.limit, self.total_weight, integers)
+        return sums
+
+    def _summed_with(self, sender: str, terms: Mapping[str, Term]) -> dict[str, Term]:
+        return {
+            name: _plus(self._summed[name], term, f"{sender}: {name}") if name in self._summed else term
+            for name, term in terms.items()
+        }
+
+    def _metrics_with(self, numbers: Mapping[tuple[str, ...], Wide]) -> dict[tuple[str, ...], Wide]:
+        return {
+            names: self._metrics[names] + terms if names in self._metrics else terms
+            for names, terms in numbers.items()
+        }
+
+    def _metric_sums(self) -> dict[str, float]:
+        sums: dict[str, Wide] = {}
+        for names, totals in self._metrics.items():
+            for name, limbs in zip(names, totals.limbs.T, strict=True):
+                sums[name] = sums[name] + Wide(limbs) if name in sums else Wide(limbs)
+        return {name: float(total.numbers()) for name, total in sums.items()}
+
+    def _keep(
+        self,
+        clients: Set[str],
+        kind: UpdateKind,
+        averaged: dict[str, FixedPointSum],
+        summed: Mapping[str, Term],
+        metrics: Mapping[tuple[str, ...], Wide],
+        weight: Fraction,
+    ) -> None:
+        self.clients |= clients
+        self.kind = kind
+        self._averaged = averaged
+        self._summed.update(summed)
+        self._metrics.update(metrics)
+        self.weight += weight
+
+    def aggregate(self) -> Aggregate:
+        """Return the aggregate of all that was added.
+
+        Raises:
+            UpdateError: nothing was added.
+        """
+        if self.kind is None:
+            raise UpdateError("no update arrived, so there is nothing to aggregate.")
+        return Aggregate(
+            kind=self.kind,
+            count=self.count,
+            weight=float(self.weight),
+            population=self.population,
+            means={name: partial.mean() for name, partial in self._averaged.items()},
+            sums=dict(self._summed),
+            metrics=self._metric_sums(),
+            answers=dict(sorted(self._answers.items())),
+        )
+
+    def _check(
+        self,
+        sender: str,
+        clients: Set[str],
+        kind: UpdateKind,
+        averaged: Mapping[str, Vector | Stack | FixedPointSum],
+        summed: Mapping[str, Term],
+    ) -> None:
+        twice = min(clients & self.clients, default=None)
+        if twice is not None:
+            raise UpdateError(
+                f'client "{twice}" has answered this round before; one answer of a client counts.'
+            )
+        # By the task where it says so, for else a wrong answer that comes first would decide for all.
+        wanted, whose = (self.kind, "the others sent") if self.kind else (self.task.kind, "the task asks for")
+        if wanted not in (None, kind):
+            raise UpdateError(f"{sender} sent a {kind} where {whose} a {wanted}; the two cannot be added.")
+        for name in averaged.keys() & self.task.arrays.keys():
+            wide = self.task.arrays[name].layout.wide
+            if averaged[name].layout != wide:
+                raise UpdateError(
+                    f"{sender} sent other arrays than the round expects: {wide.difference(averaged[name].layout)}."
+                )
+        if self.kind is None:
+            return
+        for sent, expected in ((averaged, self._averaged), (summed, self._summed)):
+            if sent.keys() != expected.keys():
+                raise UpdateError(
+                    f"{sender} sent the arrays {_names(sent)}; the rest of its cohort sent {_names(expected)}."
+                )
+        for name, term in summed.items():
+            if term.shape != self._summed[name].shape:
+                raise UpdateError(
+                    f"{sender}: {name} has shape {term.shape}, the others {self._summed[name].shape}."
+                )
+
+
+def _names(arrays: Mapping[str, Any]) -> str:
+    return ", ".join(f'"{name}"' for name in sorted(arrays)) or "none"
+
+
+def _integers(value: Statistic, name: str) -> Term:
+    if isinstance(value, Wide):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind == "u" and array.size and array.max() > _LARGEST_COUNT:
+        raise UpdateError(f"{name} is {array.max()}; a count must be below 2^63.")
+    return array.astype(np.int64) if array.dtype.kind in "iub" else Wide.of(array, name)
+
+
+def _metrics(values: Mapping[str, float], sender: str) -> dict[tuple[str, ...], Wide]:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise _diverged(f"{sender}: {name}", value)
+        if not abs(value) < WIDE_LIMIT:
+            Wide.of(value, f"{sender}: {name}")
+    return {tuple(values): Wide.of(list(values.values()))} if values else {}
+
+
+def _diverged(name: str, value: float) -> UpdateError:
+    return UpdateError(
+        f"{name} is {value:g}, so training diverged; lower the learning rate or look for such values in the "
+        "client's rows."
+    )
+
+
+def _plus(a: Term, b: Term, name: str) -> Term:
+    if isinstance(a, Wide) and isinstance(b, Wide):
+        return a + b
+    if isinstance(a, Wide) or isinstance(b, Wide):
+        raise UpdateError(f"{name} is a count at one client and a real number at another; send one dtype.")
+    total: NDArray[np.int64] = a + b
+    # A sum that wrapped has a sign that neither term has.
+    if np.any((a ^ total) & (b ^ total) < 0):
+        raise UpdateError(f"{name} makes the sum of counts exceed 2^63.")
+    return total
