@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from fedpact.engine.population import Population, Prepared, as_population
 from fedpact.engine.preparation import Preparation
 from fedpact.store.checkpoint import Checkpoints, is_checkpoint
 from fedpact.store.modelfile import read_metadata, save_model
-
-if TYPE_CHECKING:
-    pass
 
 # What a run folder calls its model.
 MODEL_FILE = "model.safetensors"
