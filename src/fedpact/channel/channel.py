@@ -27,7 +27,7 @@ class RoundContext:
 class Transform(Protocol):
     """One stage of a channel: a frozen dataclass whose fields are its settings."""
 
-    def bound(self, before: float) -> float:
+    def bound(self, before: float, state: Any = None) -> float:
         """Return the L2 norm that no update exceeds behind this stage, from the one that none exceeds before it.
 
         Infinite where nothing bounds them: a stage that may enlarge an update says so here.
@@ -90,7 +90,7 @@ class Channel:
         self._sensitivity = inf
         for place, stage in enumerate(self.stages):
             stage.check(self.stages[:place], algorithm, layout)
-            self._sensitivity = stage.bound(self._sensitivity)
+            self._sensitivity = stage.bound(self._sensitivity, {})
 
     def for_model(self, layout: Layout) -> "Channel":
         """Return the channel for a model of this layout.

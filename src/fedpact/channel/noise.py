@@ -47,7 +47,7 @@ class GaussianNoise:
     def __post_init__(self) -> None:
         check_numbers(self, "multiplier", positive=True)
 
-    def bound(self, before: float) -> float:
+    def bound(self, before: float, state: Any = None) -> float:
         """Return the bound before it: the noise is added at the server and changes no update."""
         return before
 

@@ -77,6 +77,18 @@ class DependencyError(FedpactError):
     exit_code = 11
 
 
+class SecureError(FedpactError):
+    """A secure sum given up: a key, a signature, a share or a request that cannot be right, or too few clients."""
+
+    exit_code = 12
+
+
+class PrivacyError(FedpactError):
+    """A privacy budget that would be exceeded, or a ledger that cannot vouch for what was spent."""
+
+    exit_code = 13
+
+
 def suggest(name: str, options: Iterable[str]) -> str:
     """Return ' Did you mean "..."?' for the option nearest to a misspelt name, or '' when none is near.
 

@@ -1,13 +1,14 @@
 """One round: ask, sum exactly as answers come, and hand the algorithm the aggregate."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import QuorumError
 from fedpact.core.messages import Aggregate, Task
-from fedpact.engine.population import Population
+from fedpact.engine.population import Counted, Population
 from fedpact.engine.sampler import choose, count_of
 from fedpact.engine.work import Engine, Intake, Setting, Work, reason
 
@@ -96,11 +97,17 @@ def _weights(
     population: Population, ids: Sequence[str], task: Task
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return client → the weight that it has announced, and client → why it has announced none."""
+    if task.weighting != "examples":
+        return dict.fromkeys(ids, 1), {}
+    if isinstance(population, Counted):
+        # Whose fault an error is, is told by asking one by one.
+        with suppress(Exception):
+            return dict(zip(ids, population.sizes(ids), strict=True)), {}
     weights: dict[str, float] = {}
     failures: dict[str, str] = {}
     for id in ids:
         try:
-            weights[id] = population.size(id) if task.weighting == "examples" else 1
+            weights[id] = population.size(id)
         except Exception as error:
             failures[id] = reason(error)
     return weights, failures

@@ -235,7 +235,10 @@ def _execute(job: Job, parts: Parts, raw: Population, running: Running) -> Resul
         known = place.continued(job) if place else job
         arithmetic = place.read_arithmetic() if place and place.begun else None
         done = max(Checkpoints(place.checkpoints).rounds(), default=0) if place and place.begun else 0
-        engine = engine_of(running.engine, running.workers, job.timeout_s, job.rounds - done, arithmetic)
+        devices = getattr(parts.model, "devices", ())
+        engine = engine_of(
+            running.engine, running.workers, job.timeout_s, job.rounds - done, arithmetic, devices
+        )
         try:
             return _hold(known, parts, raw, engine, place, running, after_round)
         finally:
@@ -283,7 +286,8 @@ def _hold(
                 f'the run in "{place.path}" has {len(progress.history)} rounds behind it, and the job has '
                 f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
             )
-    prepared = Prepared(raw, partial(preparation.client, dtype=model.input_dtype))
+    narrower = getattr(model, "widens", False)
+    prepared = Prepared(raw, partial(preparation.client, dtype=model.input_dtype, narrower=narrower))
     population = Prefetched(prepared) if reads_files(raw) else prepared
     rules = Rules(job.cohort, job.quorum, job.update_range)
     setting = Setting(parts.algorithm, model, population, channel, rules, seed)
