@@ -113,6 +113,6 @@ def test_algorithms_and_settings_that_it_does_not_go_with_are_refused():
         with pytest.raises(ChannelError, match="take Cast out"):
             Cast().check([], algorithm, None)
     with pytest.raises(
-        ConfigError, match='dtype is "bf61"; it must be "bf16" or "fp16". Did you mean "bf16"'
+        ConfigError, match=r'dtype is "bf61"; it must be "bf16" or "fp16"\. Did you mean "bf16"'
     ):
         Cast("bf61")

@@ -79,6 +79,15 @@ class Parties:
         return server.result(), server.survivors
 
 
+def uniform(data: bytes | np.ndarray) -> bool:
+    """Return whether bytes pass a χ² test of being uniform, which one in a million that are does not."""
+    values = np.frombuffer(data, np.uint8)
+    expected = values.size / 256
+    statistic = ((np.bincount(values, minlength=256) - expected) ** 2 / expected).sum()
+    # χ² with 255 degrees of freedom is larger with probability 1e-6 (scipy.stats.chi2.isf).
+    return bool(statistic < 377.07)
+
+
 def vectors(count: int, size: int, bits: int, seed: int = 0) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed)
     return {name: draw.integers(0, 1 << bits, size, np.uint32) for name in names(count)}

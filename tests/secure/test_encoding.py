@@ -1,5 +1,7 @@
 """What is hashed and signed: one value, one row of bytes."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,10 +38,8 @@ def test_bytes_that_are_read_are_written_again_or_refused(data):
 def test_bytes_that_are_cut_short_are_refused(parts, data):
     whole = encode(*parts, "end")
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
-    try:
+    with suppress(SecureError):
         assert decode(cut) != (*parts, "end")
-    except SecureError:
-        pass
 
 
 def test_the_encoding_is_what_it_was():
@@ -64,5 +64,5 @@ def test_deep_lists_are_refused():
     nested = b""
     for _ in range(50):
         nested = b"l" + (1).to_bytes(8, "big") + nested
-    with pytest.raises(SecureError, match="longer than the message|cut short"):
+    with pytest.raises(SecureError, match=r"longer than the message|cut short"):
         decode(nested)

@@ -1,9 +1,7 @@
 """Who masks with whom: regular, mutual, connected, drawn from a seed; and how many neighbours that takes."""
 
-import networkx
 import numpy as np
 import pytest
-from scipy.stats import hypergeom
 
 from fedpact.core.errors import SecureError
 from fedpact.secure.graph import choose, graph
@@ -34,6 +32,7 @@ def test_graph_is_regular_and_mutual(count, neighbours):
 
 
 def test_graph_is_a_harary_graph_on_a_permutation():
+    networkx = pytest.importorskip("networkx")
     made = graph(40, 6, SEED)
     edges = {(i, j) for i in range(40) for j in made.beside(i)}
     ours = networkx.Graph(edges)
@@ -81,6 +80,7 @@ def test_neighbours_and_threshold_of_ten_thousand_are_those_of_the_table():
     ("clients", "corrupt", "drop"), [(100, 0.05, 0.1), (300, 0.1, 0.1), (1000, 0.05, 0.05)]
 )
 def test_against_a_malicious_server_both_kinds_of_share_are_out_of_reach(clients, corrupt, drop):
+    hypergeom = pytest.importorskip("scipy.stats").hypergeom
     k, t = choose(clients, corrupt, drop)
     assert 2 * t > k + 1
     bad, gone = int(corrupt * clients), int(drop * clients)

@@ -4,16 +4,13 @@ import zlib
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
 
 from fedpact.secure.messages import Delivery, MaskedVector
 from fedpact.secure.parameters import Parameters
 from fedpact.secure.ring import packed_bytes
 from fedpact.secure.server import PHASES
-from tests.secure.parties import Parties, names
+from tests.secure.parties import Parties, names, uniform
 
-# The chance that a test of uniform numbers fails.
-ALPHA = 1e-6
 SIZE = 200_000
 
 
@@ -32,8 +29,7 @@ def uploads(parameters, vector, count=5):
 def test_bytes_of_a_masked_vector_are_uniform(bits):
     constant = np.full(SIZE, 3, np.uint32)
     for masked in uploads(Parameters.complete(5, bits=bits), constant).values():
-        counts = np.bincount(np.frombuffer(masked.packed, np.uint8), minlength=256)
-        assert chisquare(counts).pvalue > ALPHA
+        assert uniform(masked.packed)
 
 
 @pytest.mark.parametrize("bits", [20, 32])
@@ -54,8 +50,7 @@ def test_a_masked_vector_does_not_correlate_with_the_vector():
 def test_the_difference_of_two_clients_with_the_same_vector_is_uniform():
     first, second, *_ = uploads(Parameters.complete(5), np.zeros(SIZE, np.uint32)).values()
     difference = first.vector() - second.vector()
-    counts = np.bincount(difference.view(np.uint8), minlength=256)
-    assert chisquare(counts).pvalue > ALPHA
+    assert uniform(difference)
 
 
 def test_keys_shares_and_vector_of_a_million_parameters_among_a_hundred_are_hardly_more_than_the_vector():

@@ -2,14 +2,13 @@
 
 from itertools import combinations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
 from fedpact.core.errors import SecureError
 from fedpact.secure.shamir import PRIME, combine, secret, split
+from tests.secure.parties import uniform
 
 
 def share(value):
@@ -66,7 +65,7 @@ def test_one_share_too_few_fits_every_secret_equally():
 def test_fewer_shares_than_the_threshold_are_uniform_whatever_the_secret():
     for value in (share(0), share(PRIME - 1)):
         seen = b"".join(b"".join(split(value, 3, (1, 2, 3))[:2]) for _ in range(2_000))
-        assert chisquare(np.bincount(np.frombuffer(seen, np.uint8), minlength=256)).pvalue > 1e-6
+        assert uniform(seen)
 
 
 def test_fewer_shares_than_the_threshold_put_together_are_uniform():
@@ -74,7 +73,7 @@ def test_fewer_shares_than_the_threshold_put_together_are_uniform():
     wrong = b"".join(
         combine(dict(zip((1, 2), split(value, 3, (1, 2, 3))[:2], strict=True))) for _ in range(3_000)
     )
-    assert chisquare(np.bincount(np.frombuffer(wrong, np.uint8), minlength=256)).pvalue > 1e-6
+    assert uniform(wrong)
 
 
 @pytest.mark.parametrize(

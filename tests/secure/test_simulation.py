@@ -19,9 +19,14 @@ def masked_sum(round_, inputs, uploaded):
     total = np.zeros(SIZE, np.uint32)
     for name in uploaded:
         ring = inputs[name].copy()
-        pickle.loads(pickle.dumps(round_.masker(name))).apply(ring)
+        pickle.loads(pickle.dumps(round_.masker(name))).apply(ring)  # noqa: S301
         total += ring
     return total
+
+
+def opened(absent, inputs):
+    round_ = SecureRound.agree(SimulatedRoster(), names(7), b"", Parameters.complete(7), absent)
+    return round_.unmask(masked_sum(round_, inputs, round_.uploaders), round_.uploaders)
 
 
 @pytest.mark.parametrize("bits", [16, 20, 24, 32])
@@ -70,10 +75,8 @@ def test_a_client_that_fails_after_it_was_given_masks_drops_out():
 @pytest.mark.parametrize("phase", PHASES)
 def test_below_the_threshold_the_round_is_given_up(phase):
     absent = dict.fromkeys(names(7)[:3], phase)
-    inputs = vectors(7, SIZE, 32)
     with pytest.raises(SecureError, match="needed; the round is given up"):
-        round_ = SecureRound.agree(SimulatedRoster(), names(7), b"", Parameters.complete(7), absent)
-        round_.unmask(masked_sum(round_, inputs, round_.uploaders), round_.uploaders)
+        opened(absent, vectors(7, SIZE, 32))
 
 
 def test_a_sum_with_a_vector_too_many_is_noise():
