@@ -1,56 +1,73 @@
-"""Clipping: no client moves the sum by more than the bound."""
+"""Clipping: no client moves the sum by more than the bound.
 
-from collections.abc import Mapping, Sequence
+McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018, FlatClip in section 2.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import hypot, isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedpact.channel.channel import RoundContext, Transform, check_may_change
-from fedpact.core.errors import ChannelError, UpdateError
-from fedpact.core.messages import Aggregate, Update, Updates
-from fedpact.core.settings import check_numbers
-from fedpact.core.stack import Stack
-from fedpact.core.vector import Layout, Vector
-
-# Of what rounding to float32 may add to a norm, sixteen times as much.
-_FIRST_SLACK = 2.0**-20
+from fedpact.channel.norms import (
+    FIRST_SLACK,
+    OVER,
+    Over,
+    finite_norm,
+    norm_refusal,
+    norms_of,
+    role_of,
+    within,
+)
+from fedpact.channel.transform import (
+    Kind,
+    RoundContext,
+    StageState,
+    Transform,
+    check_averages,
+    check_may_change,
+)
+from fedpact.core.messages import Update, Updates
+from fedpact.core.settings import check_choice, check_numbers
+from fedpact.core.vector import Layout
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Scale an update down to an L2 norm, over the trained parameters of all its averaged vectors together.
+class Clip(Transform):
+    """Scale an update down to a norm, over all its averaged vectors together.
 
     An update within the bound is left as it is, bit for bit; no other is beyond it, by its norm in float64.
-
-    Buffers, such as the running statistics and counters of batch norm, are no parameters: they count towards
-    no norm and leave as they are, so nothing bounds what a client changes in them.
+    It notes its norm before ("clip.norm") and whether it was clipped ("clip.clipped").
 
     Args:
         norm: the bound, > 0.
+        p: 2 for the L2 norm, 1 for the L1 norm: the sum of sizes.
+        over: "parameters" for trained parameters alone: buffers, such as the running statistics and counters of batch
+            norm, then count towards no norm and leave as they are, so nothing bounds what a client changes in them.
+            "all" for buffers too, which are scaled like the rest.
 
     Raises:
-        ConfigError: the bound is not a positive number.
+        ConfigError: the bound is not a positive number, or another setting is none of its options.
     """
 
     norm: float
+    p: int = 2
+    over: Over = "parameters"
+
+    kind: ClassVar[Kind] = "clip"
 
     def __post_init__(self) -> None:
         check_numbers(self, "norm", positive=True)
+        check_choice(self, "p", (1, 2))
+        check_choice(self, "over", OVER)
 
-    def bound(self, before: float) -> float:
-        """Return the clip norm, or the bound before it where that is smaller."""
+    def bound(self, before: float, state: StageState | None = None) -> float:
+        """Return the clip norm, or the bound before it where that is smaller: no L2 norm exceeds the L1 norm."""
         return min(before, self.norm)
 
     def check(self, before: Sequence[Transform], algorithm: Any, layout: Layout | None) -> None:
         """Refuse an algorithm whose clients send statistics, which have no norm, or build on what they sent."""
-        if algorithm.releases != "averaged":
-            raise ChannelError(
-                f"Clip bounds averaged updates, but the clients of {type(algorithm).__name__} send sums of "
-                "statistics; take Clip out of the channel, or train with FedAvg or FedSGD."
-            )
+        check_averages(self, algorithm)
         check_may_change(self, algorithm)
 
     def encode(self, update: Update, context: RoundContext) -> Update:
@@ -59,16 +76,10 @@ class Clip:
         Raises:
             UpdateError: the norm is NaN or infinite.
         """
-        norm = _norm(update.averaged)
-        if not isfinite(norm):
-            raise _refusal(update.client, norm)
-        if norm <= self.norm:
-            return update
-        scaled, slack = _scaled(update.averaged, self.norm / norm), _FIRST_SLACK
-        # Rounding may leave the norm above the bound; a slack of 1, at the latest, leaves nothing at all.
-        while _norm(scaled) > self.norm:
-            scaled, slack = _scaled(update.averaged, self.norm / norm * (1 - slack)), 2 * slack
-        return replace(update, averaged=scaled)
+        role = role_of(self.over)
+        norm = finite_norm(update, role, self.p)
+        notes = {**update.notes, "clip.norm": norm, "clip.clipped": float(norm > self.norm)}
+        return replace(within(update, norm, self.norm, role, self.p), notes=notes)
 
     def encode_stack(self, updates: Updates, context: RoundContext) -> Updates:
         """Scale each update down to the bound.
@@ -76,46 +87,16 @@ class Clip:
         Raises:
             UpdateError: a norm is NaN or infinite.
         """
-        norms = _norms(updates.averaged)
+        role = role_of(self.over)
+        norms = norms_of(updates.averaged.values(), role, self.p)
         bad = np.flatnonzero(~np.isfinite(norms))
         if len(bad):
-            raise _refusal(updates.clients[bad[0]], norms[bad[0]])
-        averaged, slack, over = updates.averaged, _FIRST_SLACK, norms > self.norm
+            raise norm_refusal(updates.clients[bad[0]], norms[bad[0]])
+        averaged, slack, over = updates.averaged, FIRST_SLACK, norms > self.norm
         factors = np.where(over, self.norm / np.where(over, norms, 1.0), 1.0)
         tried = factors
         while over.any():
-            averaged = {name: stack.times(tried, "parameter") for name, stack in updates.averaged.items()}
-            over = _norms(averaged) > self.norm
+            averaged = {name: stack.times(tried, role) for name, stack in updates.averaged.items()}
+            over = norms_of(averaged.values(), role, self.p) > self.norm
             tried, slack = np.where(over, factors * (1 - slack), tried), 2 * slack
         return replace(updates, averaged=averaged)
-
-    def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
-        """Leave the aggregate as it is."""
-        return aggregate
-
-
-def _refusal(client: str, norm: float) -> UpdateError:
-    return UpdateError(
-        f'client "{client}": the update has norm {norm}; lower the learning rate or look for such values in the '
-        "client's rows."
-    )
-
-
-def _norms(stacks: Mapping[str, Stack]) -> NDArray[np.float64]:
-    """Return the norm of each client's vectors together."""
-    each = [stack.norms("parameter") for stack in stacks.values()]
-    return np.array([hypot(*norms) for norms in zip(*each, strict=True)])
-
-
-def _norm(vectors: Mapping[str, Vector]) -> float:
-    return hypot(*(vector.norm("parameter") for vector in vectors.values()))
-
-
-def _scaled(vectors: Mapping[str, Vector], factor: float) -> dict[str, Vector]:
-    scaled = {name: vector.copy() for name, vector in vectors.items()}
-    for vector in scaled.values():
-        for flat, segment in zip(vector.flats, vector.layout.segments, strict=True):
-            if segment.role == "parameter":
-                # In float64, for a factor may be too small for float32.
-                np.multiply(flat, factor, out=flat, dtype=np.float64, casting="same_kind")
-    return scaled

@@ -77,6 +77,12 @@ class DependencyError(FedpactError):
     exit_code = 11
 
 
+class SecureError(FedpactError):
+    """A secure sum that was given up: a key, a signature, a share or a request that cannot be right, or too few clients."""
+
+    exit_code = 12
+
+
 def suggest(name: str, options: Iterable[str]) -> str:
     """Return ' Did you mean "..."?' for the option nearest to a misspelt name, or '' when none is near.
 

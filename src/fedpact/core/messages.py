@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.exact import Wide
+from fedpact.core.packed import Packed
 from fedpact.core.stack import Stack
-from fedpact.core.vector import Vector
+from fedpact.core.vector import Layout, Vector
 
 UpdateKind = Literal["delta", "model", "gradient", "statistics"]
 Statistic = NDArray[np.int64] | NDArray[np.float64] | Wide
@@ -78,7 +79,29 @@ class Task:
         return sum(vector.layout.nbytes for vector in self.arrays.values())
 
 
-# Arrays have no one truth value, so updates and aggregates are compared by identity.
+# Arrays have no one truth value, so these are compared by identity.
+@dataclass(frozen=True, eq=False)
+class Integers:
+    """An update's averaged vectors as integers, or the sum of such.
+
+    Args:
+        step: what an integer of 1 stands for.
+        arrays: vector → int64 [size], weight · value / step, in the order of the vector's elements. Of a masked update
+            they are residues modulo 2^ring_bits.
+        layouts: vector → its layout.
+        ring_bits: the bits of the ring in which they are summed; None for int64, which they do not leave.
+        numbers: what the numbers are called that travel beside them, under a mask.
+        nbytes: the bytes in which they are sent.
+    """
+
+    step: float
+    arrays: Mapping[str, NDArray[np.int64]]
+    layouts: Mapping[str, Layout]
+    ring_bits: int | None = None
+    numbers: tuple[str, ...] = ()
+    nbytes: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Update:
     """What one client answers.
@@ -94,6 +117,9 @@ class Update:
         summed: statistics combined as Σ value: int64 counts, float64 numbers, or `Wide` fixed point.
         metrics: numbers combined as Σ value, for the record only (training loss, rows seen).
         answer: plain data, for tasks that collect answers.
+        packed: vectors on their way that a channel stage took out of `averaged` and, at the server, puts back.
+        integers: the averaged vectors in the place of `averaged`, once a channel has made them integers.
+        notes: what channel stages measured at the client: it stays there, and is added up in a simulation alone.
     """
 
     client: str
@@ -104,13 +130,18 @@ class Update:
     summed: Mapping[str, Statistic] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     answer: Any = None
+    packed: Mapping[str, Packed] = field(default_factory=dict)
+    integers: Integers | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """The bytes of the arrays and numbers, as sent to the server."""
         vectors = sum(vector.layout.nbytes for vector in self.averaged.values())
+        packed = sum(vector.nbytes for vector in self.packed.values())
+        integers = self.integers.nbytes if self.integers else 0
         arrays = sum(a.limbs.nbytes if isinstance(a, Wide) else a.nbytes for a in self.summed.values())
-        return vectors + arrays + 8 * len(self.metrics)
+        return vectors + packed + integers + arrays + 8 * len(self.metrics)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fedpact.channel.transform import StageState
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.messages import Cohort, Recipients
@@ -63,6 +64,7 @@ class Progress:
         kept: what clients keep between rounds.
         history: a record for each round.
         clients: each client's rounds, failures, seconds and upload_bytes, added up.
+        channel: what the stages of the channel keep at the server.
         failures: every failure: round, client and reason.
     """
 
@@ -70,6 +72,7 @@ class Progress:
     kept: ClientStates = field(default_factory=StatesInMemory)
     history: History = field(default_factory=History)
     clients: ClientTotals = field(default_factory=ClientTotals)
+    channel: tuple[StageState, ...] | None = None
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     def note_failures(self, round: int, reasons: Mapping[str, str], when: str = "") -> None:
@@ -85,7 +88,8 @@ class Progress:
     def contents(self) -> dict[str, Any]:
         """Return what a checkpoint holds itself; the records of rounds and failures have files of their own."""
         kept = self.kept.contents(len(self.history))
-        return {"state": self.state, "kept": kept, "clients": self.clients.contents()}
+        contents = {"state": self.state, "kept": kept, "clients": self.clients.contents()}
+        return {**contents, "channel": list(self.channel)} if self.channel else contents
 
 
 # Saves a checkpoint with its score, which is larger for a better model, or None.
@@ -181,7 +185,9 @@ class Runner:
         setting = self._setting if number else self._at_first
         ids = asked(setting, task, number)
         self._load_ahead(task.to, ids, number)
-        outcome = hold_round(self._engine, setting, task, progress.kept.view(ids), number, ids)
+        outcome = hold_round(
+            self._engine, setting, task, progress.kept.view(ids), number, ids, progress.channel
+        )
         state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
         try:
             for id, keeps in outcome.kept.items():
@@ -191,7 +197,7 @@ class Runner:
             progress.kept.discard()
             raise
         progress.kept.commit()
-        progress.state = state
+        progress.state, progress.channel = state, outcome.states
         record = _record(number + 1, outcome)
         _note_clients(progress, number + 1, outcome)
         every = self._job.evaluate_every

@@ -1,0 +1,1 @@
+"""Differential privacy: secret randomness, noise on the integers, and what it costs in ε and δ."""
