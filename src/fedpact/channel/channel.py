@@ -22,6 +22,7 @@ from fedpact.core.grid import Grid, means_of
 from fedpact.core.messages import Aggregate, Integers, Task, Update, Updates
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout
+from fedpact.privacy.events import Mechanism
 
 # Under noise the steps of the grid are this much smaller than the bound of an update: rounding then adds to what one
 # client can change, of a million numbers, a millionth.
@@ -310,6 +311,32 @@ class Channel:
             aggregate = stage.decode(aggregate, context)
         return aggregate, tuple(reversed(states))
 
+    def mechanism(self, round: ChannelRound) -> Mechanism | None:
+        """Return the noise of a round as accountants know it; None where none is added."""
+        if not self.noise:
+            return None
+        return self.noise.mechanism(round.contexts[self.stages.index(self.noise)], self._dimension(round))
+
+    def _dimension(self, round: ChannelRound) -> int:
+        """Return how many numbers a client's averaged vectors have as they are summed."""
+        layouts = round.contexts[-1].layouts if round.expected is None else round.expected
+        return sum(layout.size for layout in layouts.values())
+
+    def seen(self) -> str:
+        """Return what the server sees of a client's update, in a clause."""
+        how = (
+            "with the client's own noise on it" if self.noise and self.noise.where == "local" else "as it is"
+        )
+        if self.mask:
+            return self.mask.seen()
+        packed = [
+            type(stage).__name__
+            for stage in self.stages
+            if stage.kind in ("clip", "compress", "pack", "quantize")
+        ]
+        behind = f", behind {', '.join(packed)}" if packed else ""
+        return f"each client's update {how}{behind}"
+
     def traffic(
         self, round: ChannelRound, sent: Mapping[str, int]
     ) -> tuple[Mapping[str, int], Mapping[str, int]]:
@@ -326,8 +353,7 @@ class Channel:
         measured = dict(notes)
         if self.noise and round.grid:
             place = self.stages.index(self.noise)
-            layouts = round.contexts[-1].layouts if round.expected is None else round.expected
-            dimension = sum(layout.size for layout in layouts.values())
+            dimension = self._dimension(round)
             context = round.contexts[place]
             measured["noise.std"] = self.noise.std(context, dimension)
             bound = self.noise.integer_bound(round.grid, context.sensitivity, dimension) * round.grid.step

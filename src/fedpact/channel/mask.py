@@ -92,6 +92,18 @@ class Mask(Transform):
                 "put Clip(1.0) or Quantize(bits=16, range=0.1) before it."
             )
 
+    def dropouts(self, clients: int) -> int:
+        """Return how many of so many clients may drop out of a sum that is opened."""
+        return clients - self.least(clients)
+
+    def colluding(self, clients: int) -> int:
+        """Return how many of so many clients may work with the server without its learning more than the sum."""
+        raise NotImplementedError
+
+    def seen(self) -> str:
+        """Return what the server sees of updates, in a clause."""
+        return "the sum of a cohort's updates, weights and metrics, and of no client its own"
+
     def least(self, clients: int) -> int:
         """Return how many of so many clients are in a sum that is opened, at least."""
         return 1

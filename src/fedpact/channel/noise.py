@@ -157,6 +157,14 @@ class Noise(Transform):
         """Add the server's noise to the sum."""
         return self._with_noise(total, context, 1)[0] if self.where == "central" else total
 
+    def against(self) -> str:
+        """Return who may look at what is released, in a phrase."""
+        if self.where == "central":
+            return "everybody who sees the models that are released, but not the server, which adds the noise"
+        if self.where == "distributed":
+            return "everybody, the server with it"
+        return "everybody, the server with it, and whatever others send"
+
     def shares(self, context: RoundContext) -> int:
         """Return of how many honest clients' shares the noise of an opened sum consists at least."""
         return max(1, context.least - getattr(self, "colluding", 0))

@@ -84,6 +84,17 @@ class SecureSum(Mask):
         opening = parameters.threshold if parameters.neighbours is None else 0
         return max(opening, parameters.minimum_cohort)
 
+    def colluding(self, clients: int) -> int:
+        """Return how many of so many clients may work with the server.
+
+        On the complete graph fewer than the threshold, and so few that two honest ones are left; on a sparse one the
+        fraction that it was made for.
+        """
+        parameters = self.parameters(clients)
+        if parameters.neighbours is not None:
+            return int(self.corrupt * clients)
+        return max(0, min(2 * parameters.threshold - clients - 1, clients - 2))
+
     def agree(
         self, ids: Sequence[str], context: RoundContext, digest: bytes
     ) -> tuple[Mapping[str, Masker], SecureRound]:

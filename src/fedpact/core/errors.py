@@ -78,9 +78,15 @@ class DependencyError(FedpactError):
 
 
 class SecureError(FedpactError):
-    """A secure sum that was given up: a key, a signature, a share or a request that cannot be right, or too few clients."""
+    """A secure sum given up: a key, a signature, a share or a request that cannot be right, or too few clients."""
 
     exit_code = 12
+
+
+class PrivacyError(FedpactError):
+    """A privacy budget that would be exceeded, or a ledger that cannot vouch for what was spent."""
+
+    exit_code = 13
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

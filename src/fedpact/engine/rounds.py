@@ -1,6 +1,6 @@
 """One round: ask, sum exactly as answers come, and hand the algorithm the aggregate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +9,10 @@ from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import QuorumError
 from fedpact.core.messages import Aggregate, Task
 from fedpact.engine.population import Population
+from fedpact.engine.privacy import release_of
 from fedpact.engine.sampler import choose, count_of
 from fedpact.engine.work import Engine, Intake, Setting, Work, reason
+from fedpact.privacy.events import Release
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Outcome:
         upload_bytes: client → arrays sent up.
         states: what the stages of the channel keep at the server.
         notes: what they measured.
+        release: what was released about a client; None where there is no noise.
     """
 
     aggregate: Aggregate
@@ -38,6 +41,7 @@ class Outcome:
     upload_bytes: Mapping[str, int]
     states: tuple[StageState, ...] = ()
     notes: Mapping[str, float] = field(default_factory=dict)
+    release: Release | None = None
 
 
 def asked(setting: Setting, task: Task, round: int) -> list[str]:
@@ -47,7 +51,7 @@ def asked(setting: Setting, task: Task, round: int) -> list[str]:
         ConfigError: a client named in the task is not there.
     """
     present = setting.population.ids(round)
-    return choose(task.to, present, setting.rules.cohort, round, setting.seed)
+    return choose(task.to, present, setting.rules.cohort, round, setting.seed, setting.rules.sampling)
 
 
 def expected(setting: Setting, round: int) -> float:
@@ -63,6 +67,7 @@ def hold_round(
     round: int,
     ids: Sequence[str] | None = None,
     states: Sequence[StageState] | None = None,
+    charge: Callable[[Release], None] | None = None,
 ) -> Outcome:
     """Ask the clients that a task is for and add up their answers; failures are recorded and left out.
 
@@ -74,6 +79,7 @@ def hold_round(
         round: the round, for the choice of clients and the random streams.
         ids: the clients asked, as `asked` gives them; None to choose them here.
         states: what the stages of the channel keep at the server; None for what they keep at first.
+        charge: called with what will be released about a client, before it is.
 
     Raises:
         QuorumError: fewer clients answered than the quorum; every reason is named.
@@ -97,6 +103,10 @@ def hold_round(
             f"round {round + 1}: {intake.sums.count} of {len(ids)} clients answered, {needed} are needed. {reasons}",
             intake.failures,
         ) from intake.first_error
+    release = release_of(setting, opened, work.present)
+    if release is not None and charge is not None:
+        # Before it is made: a release that was not paid for cannot be taken back.
+        charge(release)
     aggregate, kept_states = channel.aggregate(intake.sums, opened)
     down, up = channel.traffic(opened, intake.upload_bytes)
     return Outcome(
@@ -109,6 +119,7 @@ def hold_round(
         upload_bytes=up,
         states=kept_states,
         notes=channel.measured(intake.notes, opened),
+        release=release,
     )
 
 

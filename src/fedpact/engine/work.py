@@ -23,6 +23,7 @@ from fedpact.core.errors import (
 from fedpact.core.messages import Task, Update, Updates
 from fedpact.core.seeds import Seed
 from fedpact.engine.population import Population
+from fedpact.engine.sampler import Sampling
 
 # Mistakes in the job, which every client would make again, and damaged files of the run: these end it instead of the
 # client's round.
@@ -35,12 +36,14 @@ class Rules:
 
     Args:
         cohort: how many clients are asked: a number, a share, or None for all.
+        sampling: whether that is exactly so many ("fixed"), or on average ("poisson").
         quorum: how many of them must answer: a number, or a share of those asked.
         update_range: the declared range of every averaged value.
         fatal: errors of one client that end the round for all.
     """
 
     cohort: int | float | None = None
+    sampling: Sampling = "fixed"
     quorum: int | float = 1
     update_range: float = 65536.0
     fatal: tuple[type[Exception], ...] = ()

@@ -7,7 +7,6 @@ block's number bounds the weights of its integers from above.
 """
 
 import decimal
-import math
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -48,8 +47,8 @@ class BlockSampler:
     """
 
     def __init__(self, log_weight: Callable[[Integers], Floats], weight: Callable[[int], Decimal]) -> None:
-        peak = float(log_weight(np.zeros(1, np.int64))[0])
-        self._log_weight = lambda integers: log_weight(np.abs(integers)) - peak
+        self._log_weight_from_0 = log_weight
+        self._peak = float(log_weight(np.zeros(1, np.int64))[0])
         self._weight = weight
         reach = self._reach()
         self._shift = max(0, (2 * reach // _BLOCKS).bit_length())
@@ -111,6 +110,9 @@ class BlockSampler:
             exact_bound = Decimal(self._numbers[block]) / Decimal(self._unit)
             return exact_coin * exact_bound * self._weight(0) < self._weight(abs(integer))
 
+    def _log_weight(self, integers: Integers) -> Floats:
+        return self._log_weight_from_0(np.abs(integers)) - self._peak
+
     def _reach(self) -> int:
         def is_beyond(integer: int) -> bool:
             return bool(self._log_weight(np.array([integer]))[0] < -_REACH)
@@ -134,8 +136,8 @@ def check_width(part: Any, name: str, smallest: float, largest: float) -> None:
     check_numbers(part, name, positive=True, at_most=largest)
     if getattr(part, name) < smallest:
         raise ConfigError(
-            f"{type(part).__name__}: {name} is {getattr(part, name):g} steps of the grid, at which nearly every draw is "
-            f"0; it must be at least {smallest:g}: choose a finer grid."
+            f"{type(part).__name__}: {name} is {getattr(part, name):g} in the grid's unit, where nearly every draw is 0; "
+            f"it must be at least {smallest:g}: choose a finer grid."
         )
 
 

@@ -210,14 +210,18 @@ class MatrixFactorized:
         check_numbers(self, "noise_multiplier", positive=True)
         check_counts(self, "rounds", "bands")
         if self.bands > self.rounds:
-            raise ConfigError(f"MatrixFactorized: {self.bands} bands in {self.rounds} rounds; lower the bands.")
+            raise ConfigError(
+                f"MatrixFactorized: {self.bands} bands in {self.rounds} rounds; lower the bands."
+            )
         _check_participation(self)
 
 
 Mechanism: TypeAlias = Gaussian | Laplace | DiscreteGaussian | Skellam | TreeAggregation | MatrixFactorized
 
 _HERE = "fedpact.privacy.events"
-SAMPLINGS = Registry("sampling", {cls.__name__: f"{_HERE}:{cls.__name__}" for cls in (Poisson, FixedSize, Everyone)})
+SAMPLINGS = Registry(
+    "sampling", {cls.__name__: f"{_HERE}:{cls.__name__}" for cls in (Poisson, FixedSize, Everyone)}
+)
 MECHANISMS = Registry(
     "mechanism",
     {
@@ -295,7 +299,7 @@ def check_relation(relation: str) -> Relation:
             f'the neighbouring relation is "{relation}"; it must be {" or ".join(RELATIONS)}.'
             f"{suggest(str(relation), RELATIONS)}"
         )
-    return cast(Relation, relation)
+    return relation
 
 
 def _check_participation(run: TreeAggregation | MatrixFactorized) -> None:

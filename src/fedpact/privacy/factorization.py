@@ -36,7 +36,9 @@ def coefficients(rounds: int, bands: int | None = None) -> Array:
     return column
 
 
-def toeplitz_sensitivity(rounds: int, bands: int | None = None, participations: int = 1, separation: int = 1) -> float:
+def toeplitz_sensitivity(
+    rounds: int, bands: int | None = None, participations: int = 1, separation: int = 1
+) -> float:
     """Return how far one unit moves C·x in L2 norm, when each of its terms has norm 1.
 
     The coefficients fall and none is negative, so the worst unit takes part in the rounds 0, b, 2b, …, always with the
@@ -77,7 +79,9 @@ def tree_sensitivity(rounds: int, participations: int = 1, separation: int = 1) 
     return math.sqrt(squared)
 
 
-def toeplitz_error(rounds: int, bands: int | None = None, participations: int = 1, separation: int = 1) -> float:
+def toeplitz_error(
+    rounds: int, bands: int | None = None, participations: int = 1, separation: int = 1
+) -> float:
     """Return the root mean square error of the prefix sums, for a noise multiplier of 1 after the sensitivity.
 
     That is sens(C)·‖B‖_F/√rounds, in units of the norm bound of one term; with one band the noise is independent.
@@ -178,7 +182,9 @@ class BandedNoise:
         """
         now, recent = _round_of(state, "recent", self._rounds), np.array(state["recent"], np.float64)
         if now and len(recent) != self._bands - 1:
-            raise CheckpointError(f"the noise's state has {len(recent)} vectors instead of {self._bands - 1}.")
+            raise CheckpointError(
+                f"the noise's state has {len(recent)} vectors instead of {self._bands - 1}."
+            )
         self._round, self._recent = now, recent if now else None
 
 

@@ -52,7 +52,7 @@ class SecretStream:
                 f"{'' if out.flags.writeable else 'not '}writeable); give it a contiguous and writeable array of "
                 "integers."
             )
-        target = memoryview(out.reshape(-1).view(np.uint8))
+        target = out.reshape(-1).view(np.uint8).data
         with self._lock:
             for start in range(0, len(target), len(_ZEROS)):
                 piece = target[start : start + len(_ZEROS)]

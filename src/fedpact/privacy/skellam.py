@@ -54,7 +54,9 @@ class Skellam:
         """Return the probabilities of integers, in their shape; those below 2^-200 of P(0) may come out as 0."""
         integers = np.abs(np.asarray(k))
         if self.variance < _LARGE:
-            weights = np.array([weight / _bessel(self.variance)[0] for weight in _bessel(self.variance)] + [0.0])
+            weights = np.array(
+                [weight / _bessel(self.variance)[0] for weight in _bessel(self.variance)] + [0.0]
+            )
             total = weights[0] + 2 * weights[1:].sum()
             return weights[np.minimum(integers, len(weights) - 1)] / total
         return np.exp(_debye_log_weight(integers, self.variance)) / np.sqrt(2 * np.pi * self.variance)

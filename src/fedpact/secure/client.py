@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedpact.core.errors import SecureError
 from fedpact.secure import shamir
-from fedpact.secure.keys import KeyPair, Secret, seal, unseal
+from fedpact.secure.keys import KeyPair, Secret
 from fedpact.secure.masker import Masker
 from fedpact.secure.member import Member
 from fedpact.secure.messages import (
@@ -28,7 +28,7 @@ from fedpact.secure.messages import (
     UnmaskRequest,
     UnmaskShares,
 )
-from fedpact.secure.round import Agreed, bind, check_keys, keys_statement
+from fedpact.secure.round import Agreed, bind, check_key_list, keys_statement
 from fedpact.secure.shamir import SECRET_BYTES
 
 _STEPS: tuple[type[Message], ...] = (Invitation, KeyList, Delivery, Survivors, UnmaskRequest)
@@ -92,7 +92,9 @@ class SecureClient(Secret):
                     f'this client has ended its round and forgotten its secrets; it does not answer "{message.kind}".'
                 )
             if type(message) is not _STEPS[step]:
-                raise SecureError(f'"{_STEPS[step].kind}" comes next, not "{message.kind}"; the round is given up.')
+                raise SecureError(
+                    f'"{_STEPS[step].kind}" comes next, not "{message.kind}"; the round is given up.'
+                )
             answer = _ANSWERS[step](self, message)
         except BaseException:
             self._forget()
@@ -125,19 +127,17 @@ class SecureClient(Secret):
     def _shares(self, key_list: KeyList) -> SealedShares:
         member, held = self._member, self._held
         if self._own not in key_list.keys:
-            raise SecureError(f'the list of keys does not hold those of "{member.client}"; the round is given up.')
-        invited = frozenset(self._invitation.cohort)
-        for keys in key_list.keys:
-            if keys.client not in invited:
-                raise SecureError(f'"{keys.client}" was not invited to this round; the round is given up.')
-            check_keys(self._ctx, keys, member.roster, member.verify)
+            raise SecureError(
+                f'the list of keys does not hold those of "{member.client}"; the round is given up.'
+            )
+        check_key_list(self._ctx, key_list, self._invitation.cohort, member.roster, member.verify)
         agreed = self._agreed = Agreed(self._ctx, key_list, self._invitation)
         me = self._position = agreed.clients.index(member.client)
         beside = agreed.graph.beside(me)
         if len(beside) + 1 < agreed.parameters.threshold:
             raise SecureError(
-                f"{len(beside) + 1} clients would hold shares and {agreed.parameters.threshold} are needed; the round is "
-                "given up."
+                f"{len(beside) + 1} clients would hold shares and {agreed.parameters.threshold} are needed; the round "
+                "is given up."
             )
         holders = sorted((*beside, me))
         points = [holder + 1 for holder in holders]
@@ -148,8 +148,7 @@ class SecureClient(Secret):
         boxes = []
         for j in beside:
             secret = held.channels[j] = member.channel_secret(agreed.keys[j])
-            box = seal(agreed.box_key(secret, me, j), of_self[j] + of_mask[j], agreed.name, me, j)
-            boxes.append((j, box))
+            boxes.append((j, agreed.seal(secret, me, j, of_self[j] + of_mask[j])))
         return SealedShares(agreed.commitment(held.self_mask, me), tuple(boxes))
 
     def _masks(self, delivery: Delivery) -> Masker:
@@ -162,11 +161,14 @@ class SecureClient(Secret):
                 f"{len(delivery.boxes) + 1} clients of this one's neighbourhood shared their secrets and {needed} are "
                 "needed; the round is given up."
             )
-        plus, minus = [agreed.self_key(held.self_mask)], []
+        plus = [agreed.self_key(held.self_mask)]
+        minus: list[bytes] = []
         for j, box in delivery.boxes:
             if j not in held.channels:
-                raise SecureError(f"client {j} of this round is no neighbour of this one; the round is given up.")
-            shares = unseal(agreed.box_key(held.channels[j], j, me), box, agreed.name, j, me)
+                raise SecureError(
+                    f"client {j} of this round is no neighbour of this one; the round is given up."
+                )
+            shares = agreed.unseal(held.channels[j], j, me, box)
             if shares is None:
                 raise SecureError(
                     f'the shares from "{agreed.clients[j]}" were not sealed by it for this client and round; the round '
@@ -209,10 +211,14 @@ class SecureClient(Secret):
             )
         for j, signature in request.signatures:
             if j not in signers:
-                raise SecureError(f"client {j} of this round may not sign who uploaded; the round is given up.")
+                raise SecureError(
+                    f"client {j} of this round may not sign who uploaded; the round is given up."
+                )
             name = agreed.clients[j]
             if not self._member.verify(self._member.roster.key(name), signature, self._statement):
-                raise SecureError(f'"{name}" did not sign the same survivors as this client; the round is given up.')
+                raise SecureError(
+                    f'"{name}" did not sign the same survivors as this client; the round is given up.'
+                )
         # One kind of share for each: of its own mask for who survived, of its mask key for who did not.
         return UnmaskShares(
             tuple(

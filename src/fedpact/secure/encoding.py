@@ -5,6 +5,7 @@ optional, and what is read back is written as the same bytes again.
 """
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from fedpact.core.errors import SecureError
 Part: TypeAlias = "int | str | bytes | Sequence[Part]"
 
 _DEEPEST = 4
+_HEAD = struct.Struct(">cQ").pack
 
 
 def encode(*parts: Part) -> bytes:
@@ -24,8 +26,7 @@ def encode(*parts: Part) -> bytes:
     ('round', 3, (b'x', b''))
     """
     pieces: list[bytes] = []
-    for part in parts:
-        _write(part, pieces)
+    _write(parts, pieces)
     return b"".join(pieces)
 
 
@@ -49,20 +50,20 @@ def decode(data: bytes) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _write(part: Part, pieces: list[bytes]) -> None:
-    if isinstance(part, bytes):
-        pieces.append(b"b" + len(part).to_bytes(8, "big"))
-        pieces.append(part)
-    elif isinstance(part, str):
-        text = part.encode()
-        pieces.append(b"s" + len(text).to_bytes(8, "big"))
-        pieces.append(text)
-    elif isinstance(part, int):
-        pieces.append(b"i" + int(part).to_bytes(8, "big"))
-    else:
-        pieces.append(b"l" + len(part).to_bytes(8, "big"))
-        for inner in part:
-            _write(inner, pieces)
+def _write(parts: Sequence[Part], pieces: list[bytes]) -> None:
+    for part in parts:
+        if isinstance(part, bytes):
+            pieces.append(_HEAD(b"b", len(part)))
+            pieces.append(part)
+        elif isinstance(part, int):
+            pieces.append(_HEAD(b"i", part))
+        elif isinstance(part, str):
+            text = part.encode()
+            pieces.append(_HEAD(b"s", len(text)))
+            pieces.append(text)
+        else:
+            pieces.append(_HEAD(b"l", len(part)))
+            _write(part, pieces)
 
 
 def _read(view: memoryview, place: int, depth: int) -> tuple[Part, int]:

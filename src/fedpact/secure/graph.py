@@ -125,7 +125,11 @@ def _tail(population: int, marked: int, draws: int) -> list[float]:
     total = 0.0
     for x in range(draws, -1, -1):
         if max(0, draws - (population - marked)) <= x <= marked:
-            total += math.exp(_log_choose(marked, x) + _log_choose(population - marked, draws - x) - _log_choose(population, draws))
+            total += math.exp(
+                _log_choose(marked, x)
+                + _log_choose(population - marked, draws - x)
+                - _log_choose(population, draws)
+            )
         tail[x] = math.log2(min(total, 1.0)) if total > 0 else -math.inf
     return tail
 

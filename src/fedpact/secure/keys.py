@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedpact.core.errors import SecureError, suggest
-from fedpact.secure.encoding import Part, digest, encode
+from fedpact.secure.encoding import digest
 from fedpact.secure.shamir import secret
 
 PUBLIC_BYTES = 32
@@ -95,25 +95,25 @@ class KeyPair(Secret):
             ) from None
 
 
-def derive(secret_bytes: bytes, *purpose: Part) -> bytes:
+def derive(secret_bytes: bytes, purpose: bytes) -> bytes:
     """Return the key of 32 bytes that a secret has for one purpose (HKDF-SHA256, RFC 5869)."""
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=encode(*purpose)).derive(secret_bytes)
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret_bytes)
 
 
-def seal(key: bytes, content: bytes, *bound: Part) -> bytes:
+def seal(key: bytes, content: bytes, bound: bytes) -> bytes:
     """Return content encrypted under a key of its own, together with what it is bound to (AES-256-GCM)."""
-    return AESGCM(key).encrypt(_NONCE, content, encode(*bound))
+    return AESGCM(key).encrypt(_NONCE, content, bound)
 
 
-def unseal(key: bytes, sealed: bytes, *bound: Part) -> bytes | None:
+def unseal(key: bytes, sealed: bytes, bound: bytes) -> bytes | None:
     """Return what was sealed, or None where the key, what it was bound to or a byte of it is another."""
     try:
-        return AESGCM(key).decrypt(_NONCE, sealed, encode(*bound))
+        return AESGCM(key).decrypt(_NONCE, sealed, bound)
     except InvalidTag:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Roster:
     """Who may take part: client → public key of its identity, as its owners were told it and not by the server.
 
@@ -127,10 +127,14 @@ class Roster:
         owners: dict[bytes, str] = {}
         for client, key in self.keys.items():
             if len(key) != PUBLIC_BYTES:
-                raise SecureError(f'the key of "{client}" on the roster has {len(key)} bytes, not {PUBLIC_BYTES}.')
+                raise SecureError(
+                    f'the key of "{client}" on the roster has {len(key)} bytes, not {PUBLIC_BYTES}.'
+                )
             other = owners.setdefault(key, client)
             if other != client:
-                raise SecureError(f'"{other}" and "{client}" have the same key on the roster: they are one client.')
+                raise SecureError(
+                    f'"{other}" and "{client}" have the same key on the roster: they are one client.'
+                )
 
     def key(self, client: str) -> bytes:
         """Return a client's public key.

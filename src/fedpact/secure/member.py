@@ -39,7 +39,9 @@ class Member(Secret):
         verify: Verify = verify,
     ) -> None:
         if roster.key(client) != identity.public:
-            raise SecureError(f'the roster has another key for "{client}" than its own; ask for the right roster.')
+            raise SecureError(
+                f'the roster has another key for "{client}" than its own; ask for the right roster.'
+            )
         self.client = client
         self.identity = identity
         self.roster = roster
@@ -62,7 +64,7 @@ class Member(Secret):
         if invitation.round <= self.last_round:
             raise SecureError(
                 f"this is an invitation to round {invitation.round}, and this client has been in round "
-                f"{self.last_round}; rounds only go up, for the same one twice would show the difference of two vectors."
+                f"{self.last_round}; rounds only go up, for one twice would show the difference of two vectors."
             )
         if self.client not in invitation.cohort:
             raise SecureError(f'"{self.client}" is not in the cohort that it was invited with.')

@@ -171,6 +171,9 @@ class KeyList(Message):
         """The SHA-256 of the list."""
         return digest(self.kind, *self.parts())
 
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     def parts(self) -> tuple[Part, ...]:
         return tuple(keys.parts() for keys in self.keys)
 

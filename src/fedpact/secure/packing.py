@@ -1,7 +1,7 @@
 """Many numbers in one plaintext: fixed-point digits of one large integer, with guard bits for the carries of a sum.
 
-Ge and Zdonik, "Answering Aggregation Queries in a Secure System Model", VLDB 2007, section 4. What could run into
-the next digit is refused.
+Ge and Zdonik, "Answering Aggregation Queries in a Secure System Model", VLDB 2007. What could run into the next
+digit is refused.
 """
 
 import math

@@ -100,8 +100,8 @@ class Parameters:
             clients: how many are invited.
             corrupt: the fraction that may work with the server.
             drop: the fraction that may drop out.
-            minimum_cohort: the fewest clients whose sum is opened; None for n − ⌊drop · n⌋. On a sparse graph it is this
-                alone that keeps a server from opening the sum of a small part of the cohort.
+            minimum_cohort: the fewest clients whose sum is opened; None for n − ⌊drop · n⌋. On a sparse graph it is
+                this alone that keeps a server from opening the sum of a small part of the cohort.
             bits: of a number.
 
         Raises:

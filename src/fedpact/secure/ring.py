@@ -39,8 +39,8 @@ def to_ring(integers: NDArray[np.int64], bits: int) -> NDArray[np.uint32]:
     if integers.size and not (-half <= int(integers.min()) and int(integers.max()) < half):
         worst = int(np.argmax((integers < -half) | (integers >= half)))
         raise SecureError(
-            f"number {worst} of a vector is {int(integers[worst])}, which does not fit into {bits} bits; clip more, use "
-            "a smaller scale or more bits."
+            f"number {worst} of a vector is {int(integers[worst])}, which does not fit into {bits} bits; clip more, "
+            "use a smaller scale or more bits."
         )
     ring = integers.astype(np.uint32)
     reduce(ring, bits)
@@ -78,7 +78,9 @@ def pack(ring: NDArray[np.uint32], bits: int) -> bytes:
     if bits == 16:
         return ring.astype("<u2").tobytes()
     if bits == 24:
-        return np.ascontiguousarray(ring.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)[:, :3]).tobytes()
+        return np.ascontiguousarray(
+            ring.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)[:, :3]
+        ).tobytes()
     even = np.zeros(-(-ring.size // 2), np.uint64)
     even |= ring[0::2]
     even[: ring.size // 2] |= ring[1::2].astype(np.uint64) << np.uint64(20)

@@ -1,11 +1,12 @@
-"""What both sides of a round compute alike: what it is bound to, what is signed in it, and what keys are derived for."""
+"""What both sides of a round compute alike: what it is bound to, what is signed, and what keys are derived for."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from fedpact.core.errors import SecureError
 from fedpact.secure.encoding import digest, encode
 from fedpact.secure.graph import Graph, graph
-from fedpact.secure.keys import Roster, Verify, derive
+from fedpact.secure.keys import Roster, Verify, derive, seal, unseal
 from fedpact.secure.messages import Invitation, KeyList, Keys
 
 _VERSION = "fedpact secure sum 1"
@@ -52,6 +53,22 @@ def check_keys(ctx: bytes, keys: Keys, roster: Roster, verify: Verify) -> None:
         )
 
 
+@lru_cache(maxsize=4)
+def check_key_list(
+    ctx: bytes, key_list: KeyList, cohort: tuple[str, ...], roster: Roster, verify: Verify
+) -> None:
+    """Check that all keys of a list are of invited clients and their own.
+
+    Raises:
+        SecureError: some are not.
+    """
+    invited = frozenset(cohort)
+    for keys in key_list.keys:
+        if keys.client not in invited:
+            raise SecureError(f'"{keys.client}" was not invited to this round; the round is given up.')
+        check_keys(ctx, keys, roster, verify)
+
+
 class Agreed:
     """A round once everyone's keys are known.
 
@@ -64,27 +81,35 @@ class Agreed:
     def __init__(self, ctx: bytes, key_list: KeyList, invitation: Invitation) -> None:
         # With everyone's mask keys, which are new in each round, in it, no key is ever derived twice.
         self.name = digest("agreed", ctx, key_list.digest)
+        self._share_label = encode("share", self.name)
+        self._mask_label = encode("mask", self.name)
         self.clients = tuple(keys.client for keys in key_list.keys)
         self.keys = key_list.keys
         self.parameters = invitation.parameters
-        self.graph: Graph = graph(
-            len(self.clients), self.parameters.neighbours, digest("graph", self.name)
-        )
+        self.graph: Graph = graph(len(self.clients), self.parameters.neighbours, digest("graph", self.name))
         needed = max(self.parameters.threshold, self.parameters.minimum_cohort)
         if len(self.clients) < needed:
-            raise SecureError(f"{len(self.clients)} clients sent keys and {needed} are needed; the round is given up.")
+            raise SecureError(
+                f"{len(self.clients)} clients sent keys and {needed} are needed; the round is given up."
+            )
 
-    def box_key(self, secret: bytes, sender: int, receiver: int) -> bytes:
-        """Return the key that a sender seals a receiver's shares with."""
-        return derive(secret, "share", self.name, sender, receiver)
+    def seal(self, secret: bytes, sender: int, receiver: int, shares: bytes) -> bytes:
+        """Return a sender's shares for a receiver, sealed under the secret that the two have."""
+        label = self._share_label + encode(sender, receiver)
+        return seal(derive(secret, label), shares, label)
+
+    def unseal(self, secret: bytes, sender: int, receiver: int, box: bytes) -> bytes | None:
+        """Return what a sender has sealed for a receiver in this round, or None where it has not."""
+        label = self._share_label + encode(sender, receiver)
+        return unseal(derive(secret, label), box, label)
 
     def mask_key(self, secret: bytes, one: int, other: int) -> bytes:
         """Return the key of the mask that two clients share."""
-        return derive(secret, "mask", self.name, min(one, other), max(one, other))
+        return derive(secret, self._mask_label + encode(min(one, other), max(one, other)))
 
     def self_key(self, secret: bytes) -> bytes:
         """Return the key of a client's own mask."""
-        return derive(secret, "self", self.name)
+        return derive(secret, encode("self", self.name))
 
     def commitment(self, secret: bytes, position: int) -> bytes:
         """Return the hash by which the secret of a client's own mask is known when it is put together."""

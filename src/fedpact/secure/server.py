@@ -1,4 +1,4 @@
-"""The server's side of a secure sum, as a state machine: it collects the answers of a phase and gives the next requests.
+"""The server's side of a secure sum, as a state machine: it collects the answers of a phase and asks for the next.
 
 It sees public keys, sealed boxes, masked vectors and, at the end, the secrets that open their sum alone.
 """
@@ -35,8 +35,8 @@ PHASES = ("keys", "shares", "upload", "consistency", "unmask")
 class SecureServer:
     """A server in one round.
 
-    `start` gives the first message for each client. Then, phase by phase, `receive` takes the answers, in any order, and
-    `advance` ends the phase: who has not answered has dropped out. After the last, `result` is the sum.
+    `start` gives the first message for each client. Then, phase by phase, `receive` takes the answers, in any order,
+    and `advance` ends the phase: who has not answered has dropped out. After the last, `result` is the sum.
 
     Args:
         roster: who may take part.
@@ -117,7 +117,9 @@ class SecureServer:
         """
         names = tuple(uploaded)
         if self.phase != "upload" or len(set(names)) != len(names) or not self.awaited.issuperset(names):
-            raise SecureError(f'a sum of masked vectors of these clients is not due in the phase "{self.phase}".')
+            raise SecureError(
+                f'a sum of masked vectors of these clients is not due in the phase "{self.phase}".'
+            )
         self._add(total)
         self._answers.update(dict.fromkeys(names))
 
@@ -161,7 +163,9 @@ class SecureServer:
     def _take_shares(self, client: str, shares: SealedShares) -> SealedShares:
         beside = self._agreed.graph.beside(self._positions[client])
         if [j for j, _ in shares.boxes] != list(beside):
-            raise SecureError(f'"{client}" did not seal shares for each of its neighbours and for no one else.')
+            raise SecureError(
+                f'"{client}" did not seal shares for each of its neighbours and for no one else.'
+            )
         return shares
 
     def _end_shares(self) -> Mapping[str, Message]:
@@ -179,7 +183,9 @@ class SecureServer:
 
     def _take_vector(self, client: str, masked: MaskedVector) -> None:
         if masked.bits != self.parameters.bits:
-            raise SecureError(f'"{client}" sent numbers of {masked.bits} bits; here they have {self.parameters.bits}.')
+            raise SecureError(
+                f'"{client}" sent numbers of {masked.bits} bits; here they have {self.parameters.bits}.'
+            )
         self._add(masked.vector())
 
     def _add(self, vector: NDArray[np.uint32]) -> None:
@@ -222,7 +228,9 @@ class SecureServer:
         if self._total is None:
             raise SecureError("no vectors were uploaded.")
         alive = frozenset(self._alive)
-        answers: dict[int, dict[int, bytes]] = {self._positions[c]: shares for c, shares in self._answers.items()}
+        answers: dict[int, dict[int, bytes]] = {
+            self._positions[c]: shares for c, shares in self._answers.items()
+        }
         plus: list[bytes] = []
         minus: list[bytes] = []
         for j in sorted(self._sharing):
@@ -256,8 +264,8 @@ class SecureServer:
         holders = sorted(self._agreed.graph.around(j) & answers.keys())[: self.parameters.threshold]
         if len(holders) < self.parameters.threshold:
             raise SecureError(
-                f'{len(holders)} clients gave shares of "{self._agreed.clients[j]}" and {self.parameters.threshold} are '
-                "needed; the round is given up."
+                f'{len(holders)} clients gave shares of "{self._agreed.clients[j]}" and {self.parameters.threshold} '
+                "are needed; the round is given up."
             )
         return shamir.combine({holder + 1: answers[holder][j] for holder in holders})
 

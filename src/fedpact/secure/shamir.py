@@ -13,6 +13,7 @@ from fedpact.core.errors import SecureError
 
 PRIME = 2**256 - 189
 SECRET_BYTES = 32
+_STEPS = 32
 
 
 def secret() -> bytes:
@@ -24,7 +25,7 @@ def secret() -> bytes:
 
 
 def split(value: bytes, threshold: int, points: Sequence[int]) -> list[bytes]:
-    """Return a share of 32 bytes for each point: the values there of a random polynomial whose value at 0 is the secret.
+    """Return a share of 32 bytes for each point: a random polynomial there whose value at 0 is the secret.
 
     Args:
         value: the secret, 32 bytes, below p.
@@ -39,11 +40,15 @@ def split(value: bytes, threshold: int, points: Sequence[int]) -> list[bytes]:
     if not 1 <= threshold <= len(points):
         raise SecureError(f"a threshold of {threshold} is not possible with {len(points)} shares.")
     falling = [_number(secret()) for _ in range(threshold - 1)]
+    # Points are small, so a number grows slowly and need not be reduced in every step.
+    blocks = [falling[i : i + _STEPS] for i in range(0, len(falling), _STEPS)]
     shares = []
     for x in points:
         y = 0
-        for coefficient in falling:
-            y = (y + coefficient) * x % PRIME
+        for block in blocks:
+            for coefficient in block:
+                y = (y + coefficient) * x
+            y %= PRIME
         shares.append(((y + constant) % PRIME).to_bytes(SECRET_BYTES, "big"))
     return shares
 

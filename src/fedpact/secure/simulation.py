@@ -7,11 +7,10 @@ receivers. A signature that one client has checked is not checked again for anot
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,8 @@ class SimulatedRoster:
     def members(self, ids: Sequence[str], minimum_cohort: int) -> dict[str, Member]:
         """Return these clients, each of which knows the others."""
         identities = {
-            client: self._members[client].identity if client in self._members else Identity() for client in ids
+            client: self._members[client].identity if client in self._members else Identity()
+            for client in ids
         }
         roster = Roster({client: identity.public for client, identity in identities.items()})
         for client in ids:
@@ -90,15 +90,17 @@ class Report:
 class SecureRound:
     """One secure sum among simulated clients: every message passes through their and the server's state machines.
 
-    `agree` makes it; each client's `masker` hides its vector; the caller adds the masked vectors up mod 2^bits; `unmask`
-    opens their sum.
+    `agree` makes it; each client's `masker` hides its vector; the caller adds the masked vectors up mod 2^bits;
+    `unmask` opens their sum.
 
     Attributes:
         report: see `Report`; complete after `unmask`.
         uploaders: those who have masks, and do not drop out before they upload.
     """
 
-    def __init__(self, server: SecureServer, clients: Mapping[str, SecureClient], absent: Mapping[str, str]) -> None:
+    def __init__(
+        self, server: SecureServer, clients: Mapping[str, SecureClient], absent: Mapping[str, str]
+    ) -> None:
         self.report = Report(
             len(clients),
             server.parameters.holders - 1,
@@ -137,17 +139,18 @@ class SecureRound:
         gone = dict(absent or {})
         for client, phase in gone.items():
             if client not in ids:
-                raise SecureError(f'"{client}" is to drop out and is not of this round.{suggest(client, ids)}')
+                raise SecureError(
+                    f'"{client}" is to drop out and is not of this round.{suggest(client, ids)}'
+                )
             if phase not in PHASES:
                 raise SecureError(
-                    f'"{client}" is to drop out in "{phase}"; the phases are {", ".join(PHASES)}.{suggest(phase, PHASES)}'
+                    f'"{client}" is to drop out in "{phase}"; the phases are {", ".join(PHASES)}.'
+                    f"{suggest(phase, PHASES)}"
                 )
         members = roster.members(ids, parameters.minimum_cohort)
         roster.rounds += 1
         known = Roster({client: member.identity.public for client, member in members.items()})
-        server = SecureServer(
-            known, ids, roster.session, roster.rounds, context, parameters, roster.verify
-        )
+        server = SecureServer(known, ids, roster.session, roster.rounds, context, parameters, roster.verify)
         clients = {client: SecureClient(member, context) for client, member in members.items()}
         round = cls(server, clients, gone)
         with round._timed("keys"):
@@ -169,7 +172,9 @@ class SecureRound:
             SecureError: the client has dropped out, or has its masks already.
         """
         if id not in self.uploaders or id not in self._deliveries:
-            raise SecureError(f'"{id}" has no masks to give: it dropped out of this round, or has them already.')
+            raise SecureError(
+                f'"{id}" has no masks to give: it dropped out of this round, or has them already.'
+            )
         with self._timed("masks"):
             return self._clients[id].masker(self._deliveries.pop(id))
 

@@ -1,6 +1,7 @@
 """The checks and the writing of what messages consist of: names, numbers, positions, bytes of a known size."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,14 @@ def check_bytes(value: object, size: int, what: str) -> None:
 def check_name(value: object) -> None:
     """Raise SecureError unless this can be a client's name."""
     if not isinstance(value, str) or not 0 < len(value.encode()) <= _LONGEST_NAME:
-        raise SecureError(f"a client's name is text of 1 to {_LONGEST_NAME} bytes; this is {str(value)[:80]!r}.")
+        raise SecureError(
+            f"a client's name is text of 1 to {_LONGEST_NAME} bytes; this is {str(value)[:80]!r}."
+        )
 
 
 def check_increasing(values: Sequence[Any], what: str) -> None:
     """Raise SecureError unless each value is above the one before it."""
-    if not isinstance(values, tuple | list) or any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if not isinstance(values, tuple | list) or any(a >= b for a, b in pairwise(values)):
         raise SecureError(f"{what} must be sorted, and no one in it twice; the round is given up.")
 
 
