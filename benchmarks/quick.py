@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.machine import machine
 
-NAMES = ("startup", "exact_sum", "heart", "population")
+NAMES = ("startup", "exact_sum", "noise", "heart", "population", "homomorphic")
 HINT = """\
 Against other simulators:  python -m benchmarks --workload C --against pfl,fedjax  (make bench ARGS="--workload C ...")
 More:                      scaling, profile, report; each says what it takes with --help"""

@@ -88,6 +88,9 @@ class QuadraticsSession:
     def store(self) -> Vector:
         return Vector.from_arrays({"w": self.weights[0]}, self._layout)
 
+    def change(self, start: Vector) -> Vector:
+        return self.store().minus(start)
+
     def bind(self, rows: Rows, seed: Seed) -> None:
         self._rows = rows
 

@@ -69,7 +69,7 @@ def test_an_update_within_the_bound_is_left_as_it_is_bit_for_bit(model, room):
     before = sent.averaged["model"].copy()
     clipped = Clip(bound).encode(sent, ROUND)
     assert clipped.averaged["model"] == before
-    assert clipped is sent
+    assert clipped.averaged is sent.averaged
 
 
 def test_what_is_larger_is_scaled_to_the_bound_and_keeps_its_direction():
@@ -99,7 +99,7 @@ def test_buffers_count_towards_no_norm_and_leave_as_they_are():
     )
     vector = Vector.from_arrays({"w": [0.3, 0.4], "var": [7], "steps": 100.0}, layout.wide)
     sent = Update("lyon", 0, "delta", averaged={"model": vector})
-    assert Clip(1.0).encode(sent, ROUND) is sent
+    assert Clip(1.0).encode(sent, ROUND).averaged is sent.averaged
     clipped = Clip(0.25).encode(sent, ROUND).averaged["model"]
     np.testing.assert_allclose(clipped["w"], [0.15, 0.2], rtol=2e-6)
     assert (clipped["var"], clipped["steps"]) == (7, 100)
@@ -108,7 +108,8 @@ def test_buffers_count_towards_no_norm_and_leave_as_they_are():
 @pytest.mark.parametrize("arrays", [{}, {"model": np.zeros(5, np.float32)}, {"model": np.zeros((0, 3))}])
 def test_an_update_of_zeros_or_of_nothing_passes(arrays):
     sent = update(**arrays)
-    assert Clip(1.0).encode(sent, ROUND) is sent
+    for p in (1, 2):
+        assert Clip(1.0, p=p).encode(sent, ROUND).averaged is sent.averaged
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e200])
@@ -122,6 +123,66 @@ def test_a_norm_that_is_no_number_is_refused(value):
 def test_a_large_finite_norm_is_clipped():
     clipped = Clip(1.0).encode(update(model=[1e150, 0.0], control=[1e150]), ROUND)
     assert norm(clipped) == pytest.approx(1)
+
+
+def test_over_all_buffers_count_and_are_scaled_too():
+    # 0.6² + 0.8² + 2² + 3² + 6² = 50.
+    layout = Layout([Entry("w", (2,)), Entry("var", (2,), role="buffer"), Entry("n", (), "int64", "buffer")])
+    vector = Vector.from_arrays({"w": [0.6, 0.8], "var": [2, 3], "n": 6.0}, layout.wide)
+    sent = Update("lyon", 0, "delta", averaged={"model": vector})
+    clipped = Clip(50**0.5 / 2, over="all").encode(sent, ROUND).averaged["model"]
+    np.testing.assert_allclose(clipped["w"], [0.3, 0.4], rtol=2e-6)
+    np.testing.assert_allclose(clipped["var"], [1, 1.5], rtol=2e-6)
+    assert clipped["n"] == pytest.approx(3, rel=2e-6)
+    vector["var"][0] = math.nan
+    with pytest.raises(UpdateError, match="the update has norm nan"):
+        Clip(1.0, over="all").encode(sent, ROUND)
+
+
+@given(
+    hnp.arrays(np.float32, 30, elements=floats),
+    hnp.arrays(np.float64, 7, elements=floats),
+    st.floats(1e-3, 1e3),
+)
+def test_with_p_1_the_sum_of_sizes_is_within_the_bound(model, control, bound):
+    clipped = Clip(bound, p=1).encode(update(model=model, control=control), ROUND)
+    flats = [flat.astype(np.float64) for v in clipped.averaged.values() for flat in v.flats]
+    assert math.fsum(np.abs(np.concatenate(flats))) <= bound * (1 + 1e-14)
+    # Which bounds the L2 norm as well.
+    assert norm(clipped) <= Clip(bound, p=1).bound(math.inf, {}) * (1 + 1e-14)
+
+
+def test_by_p_1_what_is_larger_keeps_its_direction():
+    clipped = Clip(3.5, p=1).encode(update(model=[3.0, -4.0]), ROUND)
+    np.testing.assert_allclose(clipped.averaged["model"]["x"], [1.5, -2.0], rtol=1e-15)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308])
+def test_an_l1_norm_that_is_no_number_is_refused(value):
+    with pytest.raises(UpdateError, match="the update has norm"):
+        Clip(1.0, p=1).encode(update(model=[value, value], control=[value, value]), ROUND)
+
+
+def test_the_norm_and_whether_it_was_clipped_are_noted_at_the_client():
+    assert Clip(1.0).encode(update(model=[3.0, 4.0]), ROUND).notes == {"clip.norm": 5, "clip.clipped": 1}
+    assert Clip(7.0, p=1).encode(update(model=[3.0, 4.0]), ROUND).notes == {"clip.norm": 7, "clip.clipped": 0}
+
+
+def test_a_count_that_an_earlier_stage_added_is_kept_and_taken_out_of_the_bound():
+    sent = update(model=[30.0, 40.0], zero_count=[0.6])
+    clipped = Clip(1.0).encode(sent, ROUND)
+    assert clipped.averaged["zero_count"]["x"] == 0.6
+    # √(1 − 0.6²) = 0.8 is left for the rest.
+    np.testing.assert_allclose(clipped.averaged["model"]["x"], [0.48, 0.64], rtol=1e-14)
+    assert norm(clipped) <= 1
+    for p in (1, 2):
+        assert norm(Clip(0.1, p=p).encode(sent, ROUND)) <= 0.1 * (1 + 1e-14)
+
+
+@pytest.mark.parametrize("settings", [{"p": 3}, {"p": True}, {"over": "buffers"}])
+def test_another_norm_or_other_elements_are_refused(settings):
+    with pytest.raises(ConfigError, match=r"Clip: (p|over) is .*; it must be"):
+        Clip(1.0, **settings)
 
 
 @pytest.mark.parametrize("bound", [0, -1.0, math.nan, math.inf])
@@ -152,7 +213,7 @@ def test_a_stage_that_enlarges_an_update_enlarges_the_bound_of_the_channel():
         def check(self, before, algorithm, layout):
             pass
 
-        def bound(self, before):
+        def bound(self, before, state=None):
             return 2 * before
 
     assert Channel([Clip(1.5), Doubled()], FedAvg()).context(0).sensitivity == 3
@@ -177,7 +238,7 @@ def test_an_empty_channel_changes_nothing():
 
 def test_stages_run_first_to_last_at_the_client_and_last_to_first_at_the_server():
     class Named:
-        def bound(self, before):
+        def bound(self, before, state=None):
             return before
 
         def __init__(self, name, trace):
@@ -206,8 +267,9 @@ def test_stages_run_first_to_last_at_the_client_and_last_to_first_at_the_server(
 @given(
     hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.just(6)), elements=st.floats(-1e6, 1e6, width=32)),
     st.floats(1e-3, 1e3),
+    st.sampled_from([1, 2]),
 )
-def test_a_stack_is_clipped_to_the_bits_of_each_update_alone(rows, bound):
+def test_a_stack_is_clipped_to_the_bits_of_each_update_alone(rows, bound, p):
     updates = [update(model=row, control=row[::-1].astype(np.float64)) for row in rows]
     stacked = Updates(
         clients=[each.client for each in updates],
@@ -219,6 +281,6 @@ def test_a_stack_is_clipped_to_the_bits_of_each_update_alone(rows, bound):
             for name in ("model", "control")
         },
     )
-    clipped = Clip(bound).encode_stack(stacked, ROUND)
+    clipped = Clip(bound, p).encode_stack(stacked, ROUND)
     for place, each in enumerate(updates):
-        assert clipped.one(place).averaged == Clip(bound).encode(each, ROUND).averaged
+        assert clipped.one(place).averaged == Clip(bound, p).encode(each, ROUND).averaged

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedpact.core.errors import ConfigError, UpdateError
-from fedpact.core.exact import FixedPointSum, Wide, quantised_weight, quantised_weights
+from fedpact.core.exact import FixedPointSum, Wide, quantised_weight, quantised_weights, wide_units
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Entry, Layout, Vector
 
@@ -326,6 +326,12 @@ def test_wide_numbers_are_exact_to_their_resolution(numbers):
         assert abs(exact - Fraction(value)) <= RESOLUTION / 2
         if Fraction(value) % RESOLUTION == 0:
             assert exact == Fraction(value)
+
+
+@given(st.lists(wide_values, max_size=20))
+def test_numbers_taken_one_by_one_are_the_same_integers(numbers):
+    assert [wide_units(value) for value in numbers] == Wide.of(numbers).units()
+    assert [wide_units(value) * RESOLUTION for value in numbers] == [rounded(value) for value in numbers]
 
 
 @given(st.lists(wide_values, min_size=1, max_size=30), st.randoms(use_true_random=False))

@@ -68,7 +68,7 @@ def contents(accumulator):
                 for name, sum_ in accumulator._averaged.items()
             },
             {name: exact(term) for name, term in accumulator._summed.items()},
-            {name: number.exact() for name, number in accumulator._metrics.items()},
+            dict(accumulator._metrics),
             dict(accumulator._answers),
         )
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpact.core.seeds import Seed, shuffled
+from fedpact.core.seeds import Seed, shuffle, shuffled
 
 paths = st.lists(st.one_of(st.integers(), st.text()), max_size=4)
 
@@ -116,6 +116,17 @@ def test_the_child_of_each_stream_is_each_streams_child(values, path):
     assert Seed.child_of_each(seeds, *path) == [seed.child(*path) for seed in seeds]
 
 
+@given(st.lists(st.integers(), max_size=5), paths)
+def test_many_streams_are_the_sequence_of_them(values, path):
+    listed = [Seed.of(value).child(*path) for value in values]
+    seeds = Seed.child_of_each(map(Seed.of, values), *path)
+    assert seeds[1:] == listed[1:]
+    assert list(seeds) == [seeds[i] for i in range(len(seeds))] == listed
+    assert Seed.child_of_each(seeds, "model") == Seed.child_of_each(listed, "model")
+    assert hash(seeds) == hash(tuple(listed))
+    assert seeds != 7
+
+
 def split_mix(state, count):
     """Return SplitMix64's next numbers before their last shift, as in the paper's figure 17, in Python's integers."""
     numbers = []
@@ -149,6 +160,12 @@ def test_streams_with_different_numbers_of_rows_are_shuffled_together_as_alone(s
     for seed, n, epoch, order in zip(seeds, sizes.tolist(), epochs.tolist(), together, strict=True):
         assert order[:n].tolist() == shuffled([seed], epoch, n)[0].tolist()
         assert not order[n:].any()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 9000), st.integers(0, 10**6))
+def test_the_order_of_one_stream_alone_is_the_one_among_others(value, n, epoch):
+    seeds = [Seed.of(value), Seed.of(value + 1)]
+    assert shuffle(seeds[0], epoch, n).tolist() == shuffled(seeds, epoch, n)[0].tolist()
 
 
 def test_every_row_is_as_likely_as_any_other_at_every_place():

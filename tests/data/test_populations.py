@@ -50,6 +50,24 @@ def test_numbered_names_sort_as_their_numbers_do_and_spell_no_number_in_two_ways
     assert Numbered(3)[2] == "0002"
 
 
+@given(names_of_clients, st.randoms())
+def test_places_of_many_names_are_those_of_each(texts, shuffler):
+    for names in kinds_of_names(texts):
+        asked = [shuffler.choice(names) for _ in range(5)]
+        assert names.places(asked).tolist() == [names.place(name) for name in asked]
+        assert names.places([]).tolist() == []
+
+
+@pytest.mark.parametrize("other", ["10001", "-0001", "1", "٠٠٠٠١", "lyon", "", 7])
+def test_who_is_none_of_many_is_named_as_when_asked_alone(other):
+    names = Numbered(10_001)
+    with pytest.raises(DataError) as alone:
+        names.place(other)
+    with pytest.raises(DataError) as among:
+        names.places(["00000", other, "10000"])
+    assert str(among.value) == str(alone.value)
+
+
 def test_ten_million_names_hold_no_memory():
     names = Numbered(10_000_000)
     assert len(pickle.dumps(names)) < 200
@@ -120,6 +138,21 @@ def test_any_cut_of_the_rows_gives_the_same_clients_as_in_memory(sizes, shuffler
             np.testing.assert_array_equal(ours.train.x, other.train.x)
             np.testing.assert_array_equal(ours.train.y, other.train.y)
             assert population.size(id) == in_memory.size(id) == len(ours.train)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.randoms())
+def test_sizes_of_many_clients_are_those_of_each(sizes, shuffler):
+    ids = [f"site {i}" for i in range(len(sizes))]
+    shuffler.shuffle(ids)
+    rows = sum(sizes)
+    uneven = fp.populations.arrays(
+        np.zeros((rows, 2)), np.zeros(rows, int), sizes=sizes, ids=ids, classes=(0, 1)
+    )
+    even = fp.populations.arrays(np.zeros((len(ids), 3, 2)), np.zeros((len(ids), 3), int), classes=(0, 1))
+    for population in (uneven, even):
+        names = [*population.ids(0)][::-1]
+        assert population.sizes(names) == [population.size(name) for name in names]
+    assert dict(zip(ids, uneven.sizes(ids), strict=True)) == dict(zip(ids, sizes, strict=True))
 
 
 def test_clients_with_test_rows_are_named_and_those_without_have_none():

@@ -230,7 +230,7 @@ class Halve:
 
     refused: str = ""
 
-    def bound(self, before: float) -> float:
+    def bound(self, before: float, state: Any = None) -> float:
         return before / 2
 
     def check(self, before: Sequence[Any], algorithm: Any, layout: Layout | None) -> None: ...

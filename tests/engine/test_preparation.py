@@ -98,6 +98,17 @@ def test_examples_of_arrays_keep_their_shape_and_get_the_dtype_of_the_model() ->
     assert same_bits(preparation.client(client, "float32").train.x, images.astype(np.float32))
 
 
+def test_narrower_floats_are_left_to_a_model_that_widens_them_itself() -> None:
+    preparation = prepared(two_classes(2, 10, 3))
+    x = np.array([[0.1, 0.2, 0.3]])
+    given = {name: x.astype(name) for name in ("float16", "float32", "float64", "longdouble")}
+    kept = {name: preparation.examples(x, "float64", narrower=True) for name, x in given.items()}
+    assert [kept[name].dtype.name for name in given] == ["float16", "float32", "float64", "float64"]
+    assert kept["float32"] is given["float32"]
+    with pytest.raises(DataError, match=r"too large for float64 in 1 row\(s\), first in row 1"):
+        preparation.examples(np.full((1, 3), np.inf, np.float32), "float64", narrower=True)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.bool_])
 def test_whole_numbers_in_arrays_stay_as_they_are(dtype: Any) -> None:
     x = np.array([[0, 1], [1, 1]], dtype)

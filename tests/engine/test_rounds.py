@@ -130,6 +130,25 @@ def test_a_client_that_fails_is_named_with_its_reason_and_left_out(case):
     assert outcome.seconds.keys() == set(ROWS)
 
 
+class Counted(InMemory):
+    """A population that tells all sizes at once, but for those of a client whose size nobody can tell."""
+
+    def size(self, id):
+        if id == "nice":
+            raise OSError("the disk is gone")
+        return super().size(id)
+
+    def sizes(self, ids):
+        return [self.size(id) for id in ids]
+
+
+def test_a_client_whose_size_is_unknown_is_the_only_one_that_fails_where_all_are_asked_at_once():
+    counted = Counted([quadratic(id, 1.0, [i + 1.0], rows) for i, (id, rows) in enumerate(ROWS.items())])
+    outcome = hold(population=counted)
+    assert outcome.failures == {"nice": "OSError: the disk is gone"}
+    assert mean(outcome) == pytest.approx((1 * 1 + 5 * 3) / 6)
+
+
 def test_a_client_that_hangs_is_left_out():
     release = threading.Event()
 

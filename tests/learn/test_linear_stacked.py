@@ -139,6 +139,30 @@ def test_clients_in_one_array_are_the_same_clients() -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize("spec", [Linear(), Logistic(0.1), Softmax()], ids=repr)
+def test_narrower_floats_give_the_bits_of_the_same_numbers_in_float64(spec: Any, batch: int | None) -> None:
+    model, algorithm = build(spec), FedAvg(batch_size=batch, local_epochs=2)
+    narrow = [
+        ClientData(client.id, Rows(client.train.x.astype(np.float32), client.train.y))
+        for client in clients_of(model, [6, 6, 9])
+    ]
+    wide = [ClientData(each.id, Rows(each.train.x.astype(np.float64), each.train.y)) for each in narrow]
+    seeds = [Seed.of(i) for i in range(3)]
+
+    def together(clients: list[ClientData]) -> list[Vector]:
+        return train_stacked(algorithm, model, somewhere(model), clients, 0, seeds).changes.rows()
+
+    def one_by_one(clients: list[ClientData]) -> list[Vector]:
+        return [
+            algorithm.local_training(model, somewhere(model), client.train, 0, seed).model
+            for client, seed in zip(clients, seeds, strict=True)
+        ]
+
+    assert together(narrow) == together(wide)
+    assert one_by_one(narrow) == one_by_one(wide)
+
+
 @every_regression
 def test_vectors_of_a_round_are_taken_as_they_are(spec: Any) -> None:
     model = build(spec)

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from fedpact.learn import torch_session  # noqa: E402
 from fedpact.learn.torch import Torch  # noqa: E402
 from fedpact.learn.torch_layers import Dense, Differentiated, Pool, Rectifier  # noqa: E402
 from fedpact.learn.torch_session import TorchSession  # noqa: E402
@@ -286,6 +287,51 @@ def test_descent_is_the_gradient_and_then_a_step(case: str, index: np.ndarray | 
         assert not torch.equal(weights, torch.from_numpy(start.flats[0]))
     for mine, theirs in zip(session.store().flats[len(expected) :], buffers, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@every_case
+def test_the_change_is_what_is_stored_minus_the_start(case: str) -> None:
+    make, data = CASES[case]
+    session = begin(make(), data, classes=11 if data.x.dtype.kind == "i" else 3)
+    start = session.store()
+    session.descend(None, 0.1)
+    change = session.change(start)
+    assert change == session.store().minus(start)
+    session.descend(None, 0.1)
+    assert change != session.change(start)
+
+
+@every_case
+@pytest.mark.parametrize("bytes_at_once", [1, 300, 1 << 22])
+def test_slices_of_an_order_are_the_bits_of_the_rows_they_stand_for(
+    case: str, bytes_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_session, "_LAID_OUT_BYTES", bytes_at_once)
+    make, data = CASES[case]
+    session = begin(make(), data, classes=11 if data.x.dtype.kind == "i" else 3)
+    start, losses, ends = session.store(), [], []
+    orders = [np.random.default_rng(epoch).permutation(24) for epoch in range(2)]
+    parts = [slice(0, 7), slice(7, 14), slice(14, 24), slice(5, 9)]
+    for arranged in (False, True):
+        session.load(start)
+        session.bind(data, Seed.of(1))
+        for order in orders:
+            if arranged:
+                session.arrange(order)
+            losses.append([session.descend(part if arranged else order[part], 0.05) for part in parts])
+        ends.append(session.store())
+    assert losses[:2] == losses[2:]
+    assert ends[0] == ends[1] != start
+
+
+def test_an_order_ends_with_the_rows_it_is_of() -> None:
+    session = begin(mlp(), rows(5))
+    first = session.gradient(slice(0, 8))
+    session.arrange(np.arange(24)[::-1].copy())
+    last = session.gradient(slice(0, 8))
+    session.bind(rows(5), Seed.of(1))
+    assert session.gradient(slice(0, 8)) == first != last
+    assert session.gradient(np.arange(23, 15, -1)) == last
 
 
 @every_case

@@ -120,7 +120,7 @@ class FedAvg(LocalSGD):
             version=task.version,
             kind="delta",
             weight=len(data.train) if self.weighting == "examples" else 1,
-            averaged={"model": trained.model.minus(task.arrays["model"]), **(more or {})},
+            averaged={"model": trained.change, **(more or {})},
             metrics=trained.metrics,
         )
 

@@ -96,9 +96,9 @@ class FedSGD:
         buffers = [i for i, segment in enumerate(start.layout.segments) if segment.role == "buffer"]
         if buffers:
             # They have no gradient: their change is sent as its negative, for the server to step alike.
-            moved = start.minus(session.store())
+            change = session.change(start)
             for i in buffers:
-                gradient.flats[i][:] = moved.flats[i]
+                np.negative(change.flats[i], out=gradient.flats[i])
         rows = n if index is None else len(index)
         update = Update(
             client=data.id,

@@ -16,14 +16,24 @@ from fedpact.algorithms import PARTS
 from fedpact.algorithms.optimizers import SGD, Optimizer, init_slots
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.core.errors import ClientError, ConfigError, DataError, ModelError
-from fedpact.core.model import Array, FittingModel, GradientModel, Session, descends, gives_gradients
+from fedpact.core.model import (
+    Array,
+    Batch,
+    FittingModel,
+    GradientModel,
+    Session,
+    arranges,
+    descends,
+    gives_gradients,
+)
 from fedpact.core.rows import Rows
-from fedpact.core.seeds import Seed, shuffled
+from fedpact.core.seeds import Seed, shuffle
 from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part
 from fedpact.core.vector import Layout, Vector
 
 Weighting = Literal["examples", "uniform"]
 
+_PLAIN = SGD()
 # Of 256 Ki elements a copy in float64 takes 2 MiB.
 _BLOCK = 1 << 18
 
@@ -33,14 +43,21 @@ class Trained:
     """What local training gave.
 
     Args:
-        model: the weights it ended with.
+        start: the weights received.
+        change: the weights it ended with − start, in the layout `start.layout.wide`.
         steps: the number of gradient steps taken.
         metrics: summable numbers for the record: the loss summed over the rows seen, and their count.
     """
 
-    model: Vector
+    start: Vector
+    change: Vector
     steps: int
     metrics: dict[str, float]
+
+    @property
+    def model(self) -> Vector:
+        """The weights received + their change: those it ended with, but for rounding."""
+        return self.start.plus(self.change)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +152,7 @@ class LocalSGD:
         epochs = self.local_epochs or 1
         fitted, loss = model.fit(start, rows, epochs, seed)
         seen = epochs * len(rows)
-        return Trained(fitted, seen, {"loss": loss * seen, "rows": seen})
+        return Trained(start, fitted.minus(start), seen, {"loss": loss * seen, "rows": seen})
 
     def _check_fits(self, model: str) -> None:
         """Refuse what has no effect on a model that trains by its own means."""
@@ -166,13 +183,11 @@ class LocalSGD:
         session.bind(rows, seed.child("model"))
         step = self._stepping(session, start, anchors, self.local_rate(round))
         count, loss_sum, seen = 0, 0.0, 0
-        for index in self._batches(len(rows), seed.child("shuffle")):
+        for index, size in self._batches(session, len(rows), seed.child("shuffle")):
             count += 1
-            loss = step(index, count)
-            size = len(rows) if index is None else len(index)
-            loss_sum += loss * size
+            loss_sum += step(index, count) * size
             seen += size
-        return Trained(session.store(), count, {"loss": float(loss_sum), "rows": seen})
+        return Trained(start, session.change(start), count, {"loss": float(loss_sum), "rows": seen})
 
     @property
     def corrects(self) -> bool:
@@ -182,11 +197,11 @@ class LocalSGD:
     @property
     def plain(self) -> bool:
         """Whether a step is −lr · the gradient and nothing else."""
-        return not self.corrects and self.max_grad_norm is None and self.optimizer == SGD()
+        return not self.corrects and self.max_grad_norm is None and self.optimizer == _PLAIN
 
     def _stepping(
         self, session: Session, start: Vector, anchors: Mapping[str, Vector], lr: float
-    ) -> "Callable[[NDArray[np.int64] | None, int], Array]":
+    ) -> "Callable[[Batch, int], Array]":
         """Return what takes a step on some rows, given the number of the step, and returns the loss."""
         if self.plain and descends(session):
             return lambda index, count: session.descend(index, lr)
@@ -198,7 +213,7 @@ class LocalSGD:
                     part[name] = array
         slots = [init_slots(self.optimizer, array) for array in weights]
 
-        def step(index: NDArray[np.int64] | None, count: int) -> Array:
+        def step(index: Batch, count: int) -> Array:
             loss = session.gradient(index)
             if self.max_grad_norm is not None:
                 _clip(gradients, self.max_grad_norm)
@@ -218,18 +233,22 @@ class LocalSGD:
         # Batch norm cannot take a lone last row: the batch before it then lends it half of its own.
         return Plan(n, size, per_epoch, total, lent=(size - 1) // 2 if n % size == 1 else 0)
 
-    def _batches(self, n: int, seed: Seed) -> Iterator[NDArray[np.int64] | None]:
-        """Yield the rows of each step; None for all of them."""
+    def _batches(self, session: Session, n: int, seed: Seed) -> Iterator[tuple[Batch, int]]:
+        """Yield the rows of each step, and how many they are."""
         plan = self.plan(n)
+        if plan.size == n:
+            yield from [(None, n)] * plan.total
+            return
+        batches = [plan.batch(place) for place in range(min(plan.total, plan.per_epoch))]
         order = np.arange(n)
         for step in range(plan.total):
-            if plan.size == n:
-                yield None
-                continue
             epoch, place = divmod(step, plan.per_epoch)
             if place == 0 and self.shuffle:
-                order = shuffled([seed], epoch, n)[0]
-            yield order[slice(*plan.batch(place))]
+                order = shuffle(seed, epoch, n)
+                if arranges(session):
+                    session.arrange(order)
+            start, stop = batches[place]
+            yield slice(start, stop) if arranges(session) else order[start:stop], stop - start
 
 
 # A number; or an array with one for each of many clients.

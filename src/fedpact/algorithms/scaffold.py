@@ -97,10 +97,10 @@ class SCAFFOLD(FedAvg):
         if self.option == 1:
             renewed = _gradient_at(model, start, data, seed)
         elif rate > 0:
-            moved, renewed = start.minus(trained.model), Vector.zeros(start.layout.wide)
+            renewed = Vector.zeros(start.layout.wide)
             for i, segment in enumerate(start.layout.segments):
                 if segment.role == "parameter":
-                    renewed.flats[i][:] = moved.flats[i] / (trained.steps * rate) - drift.flats[i]
+                    renewed.flats[i][:] = trained.change.flats[i] / -(trained.steps * rate) - drift.flats[i]
         else:
             # A schedule has come to 0: a client that does not move learns nothing of its gradient.
             renewed = own

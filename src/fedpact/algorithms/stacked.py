@@ -1,7 +1,8 @@
 """Local training of many clients side by side: the steps of `LocalSGD`, on arrays [clients, parameters].
 
 Clients are sorted by their number of steps, so that those still training are always the first of them, and every
-step is one operation on the first rows of each array. Their batches are computed together where they are of one
+step is one operation on the first rows of each array. Those with equally many rows are next to one another: what a
+step takes of them is worked out once for each such group. Their batches are computed together where they are of one
 size, or are filled up to one. What a client computes is what it computes alone, up to the rounding of sums that a
 library adds up in another order.
 """
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedpact.algorithms.local_sgd import LocalSGD, Plan, check_rows
 from fedpact.algorithms.optimizers import init_slots
-from fedpact.core.model import Array, DescendingStackedSession, StackableModel, StackedSession
+from fedpact.core.model import Array, StackableModel, StackedSession, descends_together
 from fedpact.core.rows import ClientData, ClientStack
 from fedpact.core.seeds import Seed, shuffled
 from fedpact.core.stack import Stack, doubles, is_numpy, on_host
@@ -79,31 +80,30 @@ def train_stacked(
     Raises:
         DataError: a client has no rows, or rows that do not fit the model.
     """
-    rows = rows_of(clients)
-    plan = _plan(local, rows)
-    order = np.lexsort((rows, -plan.total))
-    clients, seeds, plan = _sorted(clients, order), _sorted(seeds, order), _part(plan, order)
+    plan, counts, order = _groups(local, rows_of(clients))
+    clients, seeds = _sorted(clients, order), _sorted(seeds, order)
     anchors = {name: stack.take(order) for name, stack in (anchors or {}).items()}
     session = model.stacked()
     session.load(start, clients, lambda: Seed.child_of_each(seeds, "model"))
     lr = local.local_rate(round)
-    descending = session if local.plain and isinstance(session, DescendingStackedSession) else None
+    descending = session if local.plain and descends_together(session) else None
     step = None if descending else _stepping(local, session, start, anchors, lr)
-    batches = _Batches(plan, Seed.child_of_each(seeds, "shuffle") if local.shuffle else None)
+    batches = _Batches(plan, counts, Seed.child_of_each(seeds, "shuffle") if local.shuffle else None)
     losses: list[tuple[Run, Array]] = []
     for count in range(1, int(plan.total[0]) + 1):
-        orders, starts, sizes = batches.at(count - 1)
-        for run in _runs(session, orders, starts, sizes, plan.rows):
+        orders, *groups = batches.at(count - 1)
+        for run in _runs(session, orders, *groups):
             batch = run.first, run.index, run.sizes
             losses.append((run, descending.descend(*batch, lr) if descending else session.gradient(*batch)))
         if step:
-            step(len(sizes), count)
+            step(len(orders), count)
     loss, seen = np.zeros(len(clients)), np.zeros(len(clients))
     for run, means in losses:
         loss[run.places] += on_host(means).astype(np.float64) * run.sizes
         seen[run.places] += run.sizes
     changes = session.models().minus(start)
-    return TrainedStack(order, plan.rows, changes, plan.total, {"loss": loss, "rows": seen})
+    rows, steps = np.repeat(plan.rows, counts), np.repeat(plan.total, counts)
+    return TrainedStack(order, rows, changes, steps, {"loss": loss, "rows": seen})
 
 
 def gradients_stacked(
@@ -131,7 +131,7 @@ def gradients_stacked(
     session = model.stacked()
     session.load(start, clients, lambda: _sorted(seeds, order))
     losses = np.empty(len(clients))
-    for run in _runs(session, index, np.zeros_like(sizes), sizes, rows_of(clients)):
+    for run in _runs(session, index, np.zeros_like(sizes), sizes, rows_of(clients), np.ones_like(sizes)):
         losses[run.places] = on_host(session.gradient(run.first, run.index, run.sizes))
     place = np.argsort(order)
     return session.slopes().take(place.tolist()), losses[place]
@@ -162,15 +162,18 @@ def _sorted(items: Sequence[Any], order: NDArray[np.int64]) -> Sequence[Any]:
     return [items[i] for i in order.tolist()]
 
 
-def _plan(local: LocalSGD, rows: NDArray[np.int64]) -> Plan:
-    """Return the steps of all clients as one plan of arrays."""
-    kinds, which = np.unique(rows, return_inverse=True)
+def _groups(local: LocalSGD, rows: NDArray[np.int64]) -> tuple[Plan, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the plan of each group as arrays, those with the most steps first, its size, and the order of clients."""
+    kinds, which, counts = np.unique(rows, return_inverse=True, return_counts=True)
     plans = [local.plan(n) for n in kinds.tolist()]
-    return Plan(*(np.array([getattr(plan, f.name) for plan in plans])[which] for f in fields(Plan)))
+    plan = Plan(*(np.array([getattr(each, f.name) for each in plans]) for f in fields(Plan)))
+    order = np.lexsort((rows, -plan.total[which]))
+    groups = np.lexsort((kinds, -plan.total))
+    return _part(plan, groups), counts[groups], order
 
 
-def _part(plan: Plan, clients: "NDArray[np.int64] | slice") -> Plan:
-    return Plan(*(getattr(plan, f.name)[clients] for f in fields(Plan)))
+def _part(plan: Plan, groups: "NDArray[np.int64] | slice") -> Plan:
+    return Plan(*(getattr(plan, f.name)[groups] for f in fields(Plan)))
 
 
 def _stepping(
@@ -214,25 +217,46 @@ def _clip(gradients: Sequence[Array], max_norm: float) -> None:
 
 
 class _Batches:
-    """Where the rows of each step are, of many clients, those with the most steps first."""
+    """Where the rows of each step are, of many clients in groups, those with the most steps first."""
 
-    def __init__(self, plan: Plan, seeds: Sequence[Seed] | None) -> None:
+    def __init__(self, plan: Plan, counts: NDArray[np.int64], seeds: Sequence[Seed] | None) -> None:
         self._plan = plan
+        self._counts = counts
         self._seeds = seeds
-        self._orders = np.tile(np.arange(plan.rows.max()), (len(plan.rows), 1))
+        self._orders = np.tile(np.arange(plan.rows.max()), (counts.sum(), 1))
 
-    def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return, of the k still training, the orders of rows [k, n], where in them batches start, and their sizes."""
-        k = int(np.searchsorted(-self._plan.total, -step))
-        plan = _part(self._plan, slice(k))
+    def at(self, step: int) -> tuple[NDArray[np.int64], ...]:
+        """Return what `_runs` takes of those still training.
+
+        These are the clients' orders of rows [k, n], and for each of their groups where in them the batches start, how
+        many rows a batch has and how many a client, and the number of clients.
+        """
+        training = slice(int(np.searchsorted(-self._plan.total, -step)))
+        plan, counts = _part(self._plan, training), self._counts[training]
         epoch, place = np.divmod(step, plan.per_epoch)
-        begin = np.flatnonzero((place == 0) & (plan.size < plan.rows))
-        if self._seeds is not None and len(begin):
-            seeds = [self._seeds[i] for i in begin.tolist()]
-            orders = shuffled(seeds, epoch[begin], plan.rows[begin])
-            self._orders[begin, : orders.shape[1]] = orders
+        begin = (place == 0) & (plan.size < plan.rows)
+        if self._seeds is not None and begin.any():
+            self._shuffle(self._seeds, begin, epoch, plan.rows, counts)
         start, stop = plan.batch(place)
-        return self._orders[:k], start, stop - start
+        return self._orders[: counts.sum()], start, stop - start, plan.rows, counts
+
+    def _shuffle(
+        self,
+        seeds: Sequence[Seed],
+        begin: NDArray[np.bool_],
+        epoch: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        counts: NDArray[np.int64],
+    ) -> None:
+        """Draw the orders of the groups that begin an epoch."""
+        if len(begin) == 1:
+            orders = shuffled(seeds[: counts[0]], epoch[0], rows[0])
+            self._orders[: counts[0], : rows[0]] = orders
+            return
+        clients = np.flatnonzero(np.repeat(begin, counts))
+        epochs, sizes = (np.repeat(each, counts)[clients] for each in (epoch, rows))
+        orders = shuffled([seeds[i] for i in clients.tolist()], epochs, sizes)
+        self._orders[clients, : orders.shape[1]] = orders
 
 
 def _runs(
@@ -241,20 +265,26 @@ def _runs(
     starts: NDArray[np.int64],
     sizes: NDArray[np.int64],
     rows: NDArray[np.int64],
+    counts: NDArray[np.int64],
 ) -> Iterator[Run]:
-    """Split clients into runs of one width each."""
+    """Split clients into runs of one width each; all but their orders of rows is given for each group of them."""
     widths = session.widths(sizes)
     edges = (np.flatnonzero(np.diff(widths)) + 1).tolist()
-    for first, last in pairwise([0, *edges, len(sizes)]):
-        part, width = slice(first, last), int(widths[first])
-        start, taken = starts[part], sizes[part]
+    last = 0
+    for begin, end in pairwise([0, *edges, len(sizes)]):
+        groups, width = slice(begin, end), int(widths[begin])
+        each, start, taken = counts[groups], starts[groups], sizes[groups]
+        first, last = last, last + int(each.sum())
         filled = int(taken.min()) < width
-        if not filled and (rows[part] == width).all():
+        whole = not filled and (rows[groups] == width).all()
+        together = not filled and (start == start[0]).all()
+        start, taken = np.repeat(start, each), np.repeat(taken, each)
+        if whole:
             yield Run(first, None, taken)
-        elif not filled and (start == start[0]).all():
-            yield Run(first, orders[part, start[0] : start[0] + width], taken)
+        elif together:
+            yield Run(first, orders[first:last, start[0] : start[0] + width], taken)
         else:
             column = np.arange(width)
             # A row that counts fills the place of one that does not: what a loss makes of it is finite too.
             columns = start[:, None] + np.where(column < taken[:, None], column, 0)
-            yield Run(first, np.take_along_axis(orders[part], columns, axis=1), taken)
+            yield Run(first, np.take_along_axis(orders[first:last], columns, axis=1), taken)

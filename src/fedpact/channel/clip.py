@@ -61,7 +61,7 @@ class Clip(Transform):
         check_choice(self, "p", (1, 2))
         check_choice(self, "over", OVER)
 
-    def bound(self, before: float, state: StageState | None = None) -> float:
+    def bound(self, before: float, state: StageState) -> float:
         """Return the clip norm, or the bound before it where that is smaller: no L2 norm exceeds the L1 norm."""
         return min(before, self.norm)
 

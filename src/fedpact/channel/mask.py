@@ -183,7 +183,7 @@ class Mask(Transform):
         bits = self.bits - clients.bit_length()
         if bits < _FEWEST_LIMB_BITS:
             raise ChannelError(
-                f"{clients} clients are too many for the {self.bits} bits of {type(self).__name__}; set its bits higher."
+                f"{clients} clients are too many for the {self.bits} bits of {type(self).__name__}; set them higher."
             )
         return bits
 

@@ -1,6 +1,6 @@
 """The norm of an update over all its averaged vectors together, and updates scaled down to one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import fsum, hypot, isfinite, sqrt
 from typing import Any, Literal
@@ -95,8 +95,10 @@ def within(update: Update, norm: float, bound: float, role: Role | None, p: int 
     if taken >= bound:
         counts, taken = {}, 0.0
     others = {name: vector for name, vector in update.averaged.items() if name not in counts}
-    room = bound - taken if p == 1 else sqrt((bound - taken) * (bound + taken))
-    factor, slack = room / (norm_of(others.values(), role, p) if counts else norm), FIRST_SLACK
+    factor, slack = bound / norm, FIRST_SLACK
+    if counts:
+        room = bound - taken if p == 1 else sqrt((bound - taken) * (bound + taken))
+        factor = room / norm_of(others.values(), role, p)
     scaled = scaled_by(others, factor, role)
     # Rounding may leave the norm above the bound; a slack of 1, at the latest, leaves nothing at all.
     while norm_of([*scaled.values(), *counts.values()], role, p) > bound:
@@ -124,6 +126,6 @@ def _sum_of_sizes(flats: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _plus(sums: Iterable[float]) -> float:
-    terms: Sequence[float] = list(sums)
+    terms = [float(term) for term in sums]
     # An exact sum refuses what overflows, instead of calling it infinite.
     return fsum(terms) if all(abs(term) < 1e300 for term in terms) else sum(terms)

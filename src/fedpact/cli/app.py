@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedpact.cli import demo, listing, predict, report, run
+from fedpact.cli import demo, listing, predict, privacy, report, run
 
 INTERRUPTED = 130
 
@@ -62,5 +62,6 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("report")(report.report)
 app.command("predict")(predict.predict)
+app.command("privacy")(privacy.privacy)
 app.command("list")(listing.list_parts)
 app.command("show")(listing.show)

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import UpdateError
-from fedpact.core.exact import WIDE_LIMIT, FixedPointSum, Wide, quantised_weight, quantised_weights
+from fedpact.core.exact import (
+    WEIGHT_UNIT,
+    WIDE_LIMIT,
+    WIDE_UNIT,
+    FixedPointSum,
+    Wide,
+    quantised_weights,
+    weight_units,
+    wide_units,
+)
 from fedpact.core.messages import Aggregate, Integers, Statistic, Task, Term, Update, UpdateKind, Updates
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Layout, Vector
@@ -50,18 +59,24 @@ class Accumulator:
         self._fraction_bits = fraction_bits
         self._total: Integers | None = None
         self.clients: set[str] = set()
-        self.weight = Fraction(0)
+        # In multiples of 2^-64.
+        self._weight = 0
         self.kind: UpdateKind | None = None
         self._averaged: dict[str, FixedPointSum] = {}
         self._summed: dict[str, Term] = {}
-        # Numbers that clients send together are one array: to add it takes as long as to add one of them.
-        self._metrics: dict[tuple[str, ...], Wide] = {}
+        # In multiples of 2^-140.
+        self._metrics: dict[str, int] = {}
         self._answers: dict[str, Any] = {}
 
     @property
     def count(self) -> int:
         """How many updates were added."""
         return len(self.clients)
+
+    @property
+    def weight(self) -> Fraction:
+        """The sum of their weights."""
+        return Fraction(self._weight, WEIGHT_UNIT)
 
     def add(self, update: Update) -> None:
         """Add one update; one that is refused leaves no trace.
@@ -77,7 +92,7 @@ class Accumulator:
                 f"this round is at version {self.task.version}."
             )
         sender = f'client "{update.client}"'
-        weight = quantised_weight(update.weight, update.client)
+        weight = weight_units(update.weight, update.client)
         terms = {name: _integers(value, f"{sender}: {name}") for name, value in update.summed.items()}
         self._check(sender, {update.client}, update.kind, update.averaged, terms, update.integers)
         # What can be refused is computed first, so that nothing is kept of an update that is.
@@ -133,13 +148,15 @@ class Accumulator:
         if not updates.clients:
             return errors
         names = tuple(updates.metrics)
-        sums = Wide.of(np.array([updates.metrics[name] for name in names])).sum(axis=1) if names else None
-        metrics = self._metrics_with({} if sums is None else {names: sums})
+        sums = (
+            Wide.of(np.array([updates.metrics[name] for name in names])).sum(axis=1).units() if names else []
+        )
+        metrics = self._metrics_with(dict(zip(names, sums, strict=True)))
         # The weights are the same for all vectors, so it is the first that refuses, or none.
         for name, stack in updates.averaged.items():
             averaged[name].add_stack(stack, updates.weights, updates.clients)
         _, weight = quantised_weights(updates.weights, updates.clients)
-        self._keep(set(updates.clients), updates.kind, averaged, {}, metrics, weight)
+        self._keep(set(updates.clients), updates.kind, averaged, {}, metrics, int(weight * WEIGHT_UNIT))
         return errors
 
     def merge(self, other: "Accumulator") -> None:
@@ -166,7 +183,7 @@ class Accumulator:
         self._answers.update(other._answers)
         if other._total is not None:
             self._total = self._total_with(other._total, sender)
-        self._keep(other.clients, other.kind, averaged, summed, metrics, other.weight)
+        self._keep(other.clients, other.kind, averaged, summed, metrics, other._weight)
 
     def __getstate__(self) -> dict[str, Any]:
         # A partial sum goes to whoever gave the task: its arrays would only double what travels.
@@ -245,18 +262,8 @@ class Accumulator:
             for name, term in terms.items()
         }
 
-    def _metrics_with(self, numbers: Mapping[tuple[str, ...], Wide]) -> dict[tuple[str, ...], Wide]:
-        return {
-            names: self._metrics[names] + terms if names in self._metrics else terms
-            for names, terms in numbers.items()
-        }
-
-    def _metric_sums(self) -> dict[str, float]:
-        sums: dict[str, Wide] = {}
-        for names, totals in self._metrics.items():
-            for name, limbs in zip(names, totals.limbs.T, strict=True):
-                sums[name] = sums[name] + Wide(limbs) if name in sums else Wide(limbs)
-        return {name: float(total.numbers()) for name, total in sums.items()}
+    def _metrics_with(self, numbers: Mapping[str, int]) -> dict[str, int]:
+        return {name: self._metrics.get(name, 0) + number for name, number in numbers.items()}
 
     def _keep(
         self,
@@ -264,15 +271,15 @@ class Accumulator:
         kind: UpdateKind,
         averaged: dict[str, FixedPointSum],
         summed: Mapping[str, Term],
-        metrics: Mapping[tuple[str, ...], Wide],
-        weight: Fraction,
+        metrics: Mapping[str, int],
+        weight: int,
     ) -> None:
         self.clients |= clients
         self.kind = kind
         self._averaged = averaged
         self._summed.update(summed)
         self._metrics.update(metrics)
-        self.weight += weight
+        self._weight += weight
 
     def aggregate(self, means: bool = True) -> Aggregate:
         """Return the aggregate of all that was added.
@@ -292,7 +299,7 @@ class Accumulator:
             population=self.population,
             means={name: partial.mean() for name, partial in self._averaged.items()} if means else {},
             sums=dict(self._summed),
-            metrics=self._metric_sums(),
+            metrics={name: total / WIDE_UNIT for name, total in self._metrics.items()},
             answers=dict(sorted(self._answers.items())),
         )
 
@@ -350,13 +357,13 @@ def _integers(value: Statistic, name: str) -> Term:
     return array.astype(np.int64) if array.dtype.kind in "iub" else Wide.of(array, name)
 
 
-def _metrics(values: Mapping[str, float], sender: str) -> dict[tuple[str, ...], Wide]:
+def _metrics(values: Mapping[str, float], sender: str) -> dict[str, int]:
     for name, value in values.items():
         if not math.isfinite(value):
             raise _diverged(f"{sender}: {name}", value)
         if not abs(value) < WIDE_LIMIT:
             Wide.of(value, f"{sender}: {name}")
-    return {tuple(values): Wide.of(list(values.values()))} if values else {}
+    return {name: wide_units(float(value)) for name, value in values.items()}
 
 
 def _diverged(name: str, value: float) -> UpdateError:

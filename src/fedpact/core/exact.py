@@ -29,7 +29,7 @@ _BITS = 62
 _LEAST_FRACTION_BITS = 16
 # Of 64 Ki elements the two scratch arrays stay in the cache of one core.
 _BLOCK = 1 << 16
-_WEIGHT_UNIT = 2**64
+WEIGHT_UNIT = 2**64
 # The declared range and the total weight stay within what keeps every scale a normal float64.
 _LARGEST = 2.0**64
 # A total of real weights is itself rounded; the bit left free has room for this much more.
@@ -42,7 +42,7 @@ def quantised_weight(weight: float, client: str = "") -> Fraction:
     Raises:
         UpdateError: it is NaN, infinite or negative.
     """
-    return Fraction(_units(weight, client), _WEIGHT_UNIT)
+    return Fraction(weight_units(weight, client), WEIGHT_UNIT)
 
 
 def quantised_weights(
@@ -54,20 +54,28 @@ def quantised_weights(
         UpdateError: one is NaN, infinite or negative.
     """
     # Most cohorts have few different weights.
-    known = {weight: _units(weight, clients[weights.index(weight)]) for weight in set(weights)}
+    known = {weight: weight_units(weight, clients[weights.index(weight)]) for weight in set(weights)}
+    if len(known) == 1:
+        (unit,) = known.values()
+        return np.full(len(weights), unit / WEIGHT_UNIT), Fraction(unit * len(weights), WEIGHT_UNIT)
     units = [known[weight] for weight in weights]
     # Exact: of a float64 that is rounded down to a multiple of 2^-64 no more bits are left than it had.
-    return np.array(units, np.float64) * (1 / _WEIGHT_UNIT), Fraction(sum(units), _WEIGHT_UNIT)
+    return np.array(units, np.float64) * (1 / WEIGHT_UNIT), Fraction(sum(units), WEIGHT_UNIT)
 
 
-def _units(weight: float, client: str) -> int:
+def weight_units(weight: float, client: str = "") -> int:
+    """Return a client's weight as it enters a sum: rounded down to a multiple of 2^-64, as how many of these.
+
+    Raises:
+        UpdateError: it is NaN, infinite or negative.
+    """
     if not 0 <= weight < math.inf:
         raise UpdateError(
             f'client "{client}" gave its update the weight {weight:g}; a weight is a finite number, 0 or more.'
         )
     # Down, so that weights whose sum is the total declared do not exceed it.
     numerator, denominator = float(weight).as_integer_ratio()
-    return numerator * _WEIGHT_UNIT // denominator
+    return numerator * WEIGHT_UNIT // denominator
 
 
 class FixedPointSum:
@@ -126,8 +134,15 @@ class FixedPointSum:
             self.fraction_bits = min(self.fraction_bits, fraction_bits)
         self.integers: NDArray[np.int64] = np.empty(layout.size, np.int64) if integers is None else integers
         self.integers[:] = 0
-        self.weight = Fraction(0)
+        # In multiples of 2^-64: fractions take five times as long to be added and compared.
+        self._weight = 0
+        self._most = int(self.total_weight * _EXCESS * WEIGHT_UNIT)
         self.count = 0
+
+    @property
+    def weight(self) -> Fraction:
+        """The sum of all weights."""
+        return Fraction(self._weight, WEIGHT_UNIT)
 
     def add(self, vector: Vector, weight: float = 1, client: str = "") -> None:
         """Add weight · vector.
@@ -136,15 +151,17 @@ class FixedPointSum:
             UpdateError: a value is NaN, infinite or outside the declared range, the vector has another
                 layout, or the weights add up to more than was declared. The sum is then as it was before.
         """
-        term = quantised_weight(weight, client)
+        units = weight_units(weight, client)
         self._check_layout(vector.layout, client)
-        self._check_weight(term, weight, client)
-        bad = self._accumulate(vector, float(term), 1, self.layout.size)
+        self._check_weight(units, weight, client)
+        # Exact: of a float64 that is rounded down to a multiple of 2^-64 no more bits are left than it had.
+        term = units / WEIGHT_UNIT
+        bad = self._accumulate(vector, term, 1, self.layout.size)
         if bad is not None:
             # Integers can be taken back without a trace: the blocks before the bad one were already added.
-            self._accumulate(vector, float(term), -1, bad)
+            self._accumulate(vector, term, -1, bad)
             raise self._refusal(vector, bad, client)
-        self.weight += term
+        self._weight += units
         self.count += 1
 
     def refusals(self, stack: Stack, clients: Sequence[str]) -> dict[int, UpdateError]:
@@ -156,7 +173,8 @@ class FixedPointSum:
         self._check_layout(stack.layout, clients[0])
         fits = np.ones(len(clients), np.bool_)
         for flat in stack.flats:
-            if flat.shape[1]:
+            # Most often all fit: of all at once the extremes take less time than of each.
+            if flat.shape[1] and not (float(flat.min()) >= -self.limit and float(flat.max()) <= self.limit):
                 # A NaN fails both comparisons; in float64, for else the limit would be rounded to float32 first.
                 low, high = (on_host(each).astype(np.float64) for each in extremes(flat))
                 fits &= (low >= -self.limit) & (high <= self.limit)
@@ -173,7 +191,8 @@ class FixedPointSum:
         """
         self._check_layout(stack.layout, clients[0])
         terms, total = quantised_weights(weights, clients)
-        self._check_weight(total, float(total), clients[-1])
+        units = int(total * WEIGHT_UNIT)
+        self._check_weight(units, float(total), clients[-1])
         scales = terms * 2.0**self.fraction_bits
         start = 0
         for flat in stack.flats:
@@ -183,7 +202,7 @@ class FixedPointSum:
             else:
                 integers += sum_of_rows(flat, scales)
             start += flat.shape[1]
-        self.weight += total
+        self._weight += units
         self.count += len(clients)
 
     def _check_layout(self, layout: Layout, client: str) -> None:
@@ -192,8 +211,8 @@ class FixedPointSum:
                 f'client "{client}" sent other arrays than the round expects: {self.layout.difference(layout)}.'
             )
 
-    def _check_weight(self, term: Fraction, weight: float, client: str) -> None:
-        if self.weight + term > self.total_weight * _EXCESS:
+    def _check_weight(self, units: int, weight: float, client: str) -> None:
+        if self._weight + units > self._most:
             raise UpdateError(
                 f'client "{client}" gave its update the weight {weight:g}; with {float(self.weight):g} added '
                 f"before, that is more than the total of {self.total_weight:g} declared for this round."
@@ -201,9 +220,9 @@ class FixedPointSum:
 
     def remove(self, vector: Vector, weight: float = 1) -> None:
         """Take back a vector that was added with this weight; the bits are then as they were before."""
-        term = quantised_weight(weight)
-        self._accumulate(vector, float(term), -1, self.layout.size)
-        self.weight -= term
+        units = weight_units(weight)
+        self._accumulate(vector, units / WEIGHT_UNIT, -1, self.layout.size)
+        self._weight -= units
         self.count -= 1
 
     def merge(self, other: "FixedPointSum") -> None:
@@ -214,13 +233,13 @@ class FixedPointSum:
         """
         if other.layout != self.layout or other.fraction_bits != self.fraction_bits:
             raise UpdateError("two partial sums of different layouts or scales cannot be merged.")
-        if self.weight + other.weight > self.total_weight * _EXCESS:
+        if self._weight + other._weight > self._most:
             raise UpdateError(
                 f"two partial sums weigh {float(self.weight + other.weight):g} together, more than the total "
                 f"of {self.total_weight:g} declared for this round."
             )
         self.integers += other.integers
-        self.weight += other.weight
+        self._weight += other._weight
         self.count += other.count
 
     def mean(self) -> Vector:
@@ -229,7 +248,7 @@ class FixedPointSum:
         Raises:
             UpdateError: nothing was added.
         """
-        if not self.weight:
+        if not self._weight:
             raise UpdateError("there is no mean: no update with a positive weight arrived.")
         factor = float(1 / self.weight) * 2.0**-self.fraction_bits
         result = Vector.zeros(self.layout)
@@ -286,6 +305,7 @@ _LIMB_BITS = 40
 _UNITS = tuple(2.0 ** (60 - _LIMB_BITS * i) for i in range(_LIMBS))
 _RESOLUTION = 140
 WIDE_LIMIT = 2.0**99
+WIDE_UNIT = 1 << _RESOLUTION
 # So many limbs of up to 2^40 add up to 2^62.
 _WIDE_BLOCK = 1 << 22
 
@@ -340,14 +360,15 @@ class Wide:
             total = _carried(total + terms[start : start + _WIDE_BLOCK].sum(axis=0))
         return Wide(total)
 
-    def exact(self) -> list[Fraction]:
-        """Return the numbers, flattened, as exact fractions."""
+    def units(self) -> list[int]:
+        """Return the numbers, flattened, as multiples of 2^-140."""
         shifts = [_LIMB_BITS * i for i in reversed(range(_LIMBS))]
         columns = self.limbs.reshape(_LIMBS, -1).T.tolist()
-        return [
-            Fraction(sum(limb << shift for limb, shift in zip(column, shifts, strict=True)), 1 << _RESOLUTION)
-            for column in columns
-        ]
+        return [sum(limb << shift for limb, shift in zip(column, shifts, strict=True)) for column in columns]
+
+    def exact(self) -> list[Fraction]:
+        """Return the numbers, flattened, as exact fractions."""
+        return [Fraction(whole, WIDE_UNIT) for whole in self.units()]
 
     def numbers(self) -> NDArray[np.float64]:
         """Return the numbers as float64, to within two units in the last place."""
@@ -360,6 +381,19 @@ class Wide:
         for limb, unit in zip(limbs[::-1], _UNITS[::-1], strict=True):
             total += limb * unit
         return np.where(negative, -total, total)
+
+
+def wide_units(value: float) -> int:
+    """Return a finite number rounded to the nearest multiple of 2^-140, as `Wide` has it: for a few at a time.
+
+    >>> [wide_units(value) for value in (2.0**-140, 1.5 * 2.0**-140, -0.25)] == [1, 2, -(2**138)]
+    True
+    """
+    numerator, denominator = value.as_integer_ratio()
+    if denominator <= WIDE_UNIT:
+        return numerator * (WIDE_UNIT // denominator)
+    # Half to even, as numpy's rint.
+    return round(Fraction(numerator, denominator // WIDE_UNIT))
 
 
 def _carried(limbs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,6 +17,8 @@ Kind = Literal["binary", "multiclass", "regression"]
 
 # A flat numpy array or torch tensor: elementwise arithmetic reads the same on both.
 Array = Any
+# The rows of a step: their places; None for all; or, for an ArrangingSession alone, a slice with a start and a stop.
+Batch = NDArray[np.int64] | slice | None
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,15 @@ class Session(Protocol):
         """Return a copy of all weights."""
         ...
 
+    def change(self, start: Vector) -> Vector:
+        """Return all weights − start, in the layout `layout.wide`: the bits of `store().minus(start)`."""
+        ...
+
     def bind(self, rows: Rows, seed: Seed) -> None:
         """Make these rows the ones that `gradient` reads; the seed is for dropout and the like."""
         ...
 
-    def gradient(self, index: NDArray[np.int64] | None) -> Array:
+    def gradient(self, index: Batch) -> Array:
         """Write the gradient of the mean loss over these rows (None: all) to `gradients`; return the loss.
 
         The loss is a number, or an array of one number on a device that nobody has waited for yet.
@@ -92,10 +98,22 @@ class Session(Protocol):
 class DescendingSession(Session, Protocol):
     """A session that takes a step of plain gradient descent faster than by a gradient and a step along it."""
 
-    def descend(self, index: NDArray[np.int64] | None, lr: float) -> Array:
+    def descend(self, index: Batch, lr: float) -> Array:
         """Move the weights by −lr · the gradient of the mean loss over these rows (None: all); return the loss.
 
         What `gradients` holds afterwards means nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class ArrangingSession(Session, Protocol):
+    """A session that lays rows out in the order in which steps take them, for less than every step's own copy."""
+
+    def arrange(self, order: NDArray[np.int64]) -> None:
+        """Put the bound rows into this order; `gradient` and `descend` then take slices of it.
+
+        Without an order they take slices of the rows as they lie.
         """
         ...
 
@@ -202,9 +220,24 @@ def gives_gradients(model: Any) -> TypeGuard[GradientModel]:
     return hasattr(model, "session")
 
 
+def stacks(model: Any) -> TypeGuard[StackableModel]:
+    """Return whether many of a model can be trained side by side, if nothing in it keeps them from it."""
+    return hasattr(model, "unstackable")
+
+
+def descends_together(session: StackedSession) -> TypeGuard[DescendingStackedSession]:
+    """Return whether a session takes steps of plain gradient descent with many models itself."""
+    return hasattr(session, "descend")
+
+
 def descends(session: Session) -> TypeGuard[DescendingSession]:
     """Return whether a session takes steps of plain gradient descent itself."""
     return hasattr(session, "descend")
+
+
+def arranges(session: Session) -> TypeGuard[ArrangingSession]:
+    """Return whether a session takes slices of rows in an order of its own."""
+    return hasattr(session, "arrange")
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ import operator
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,22 +37,16 @@ class Seed:
         """Return the stream with this path of names and numbers."""
         return Seed(hashlib.sha256(self.key + b"".join(map(_encode, path))).digest())
 
-    def children(self, name: str, parts: Iterable[int | str]) -> "list[Seed]":
+    def children(self, name: str, parts: Iterable[int | str]) -> "Seeds":
         """Return `child(name, part)` for each of many parts, such as the clients of a cohort."""
-        parent = hashlib.sha256(self.key)
-        parent.update(_encode(name))
-        seeds = []
-        for part in parts:
-            digest = parent.copy()
-            digest.update(_encode(part))
-            seeds.append(Seed(digest.digest()))
-        return seeds
+        parent = self.key + _encode(name)
+        return Seeds([hashlib.sha256(parent + _encode(part)).digest() for part in parts])
 
     @staticmethod
-    def child_of_each(seeds: "Iterable[Seed]", *path: int | str) -> "list[Seed]":
+    def child_of_each(seeds: "Iterable[Seed]", *path: int | str) -> "Seeds":
         """Return `child(*path)` of each of many streams."""
         spelt = b"".join(map(_encode, path))
-        return [Seed(hashlib.sha256(seed.key + spelt).digest()) for seed in seeds]
+        return Seeds([hashlib.sha256(key + spelt).digest() for key in _keys(seeds)])
 
     def generator(self) -> np.random.Generator:
         """Return a fresh numpy generator at the start of this stream."""
@@ -60,6 +55,39 @@ class Seed:
     def integer(self) -> int:
         """Return an integer in [0, 2**63), to seed a library that wants one."""
         return int.from_bytes(self.key[:8], "little") >> 1
+
+
+class Seeds(Sequence[Seed]):
+    """Many streams: a cohort's, of which most are drawn from together and only some by themselves.
+
+    Args:
+        keys: of each.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, place: int) -> Seed: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Seeds": ...
+
+    def __getitem__(self, place: int | slice) -> "Seed | Seeds":
+        return Seeds(self.keys[place]) if isinstance(place, slice) else Seed(self.keys[place])
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
+def _keys(seeds: Iterable[Seed]) -> Sequence[bytes]:
+    return seeds.keys if isinstance(seeds, Seeds) else [seed.key for seed in seeds]
 
 
 def shuffled(
@@ -79,7 +107,8 @@ def shuffled(
     >>> sorted(shuffled([Seed.of(7)], epoch=0, n=5)[0].tolist())
     [0, 1, 2, 3, 4]
     """
-    keys = np.frombuffer(b"".join([seed.key[:8] for seed in seeds]), "<u8")[:, None]
+    # A key is four such numbers, of which the first is taken.
+    keys = np.frombuffer(b"".join(_keys(seeds)), "<u8")[::4, None]
     epochs, sizes = (np.asarray(each, np.uint64).reshape(-1, 1) for each in (epoch, n))
     widest = int(sizes.max())
     places = np.arange(widest, dtype=np.uint64)
@@ -100,6 +129,22 @@ def shuffled(
     numbers &= (np.uint64(1) << bits) - np.uint64(1)
     if behind is not None:
         numbers[behind] = 0
+    return numbers.view(np.int64)
+
+
+def shuffle(seed: Seed, epoch: int, n: int) -> NDArray[np.int64]:
+    """Return the order of n rows that `shuffled` gives a stream; of one stream alone this takes half the time."""
+    places = np.arange(n, dtype=np.uint64)
+    numbers = (places + np.uint64(epoch * n + 1)) * _GOLDEN
+    numbers += np.uint64(int.from_bytes(seed.key[:8], "little"))
+    for shift, factor in _MIXING:
+        numbers ^= numbers >> shift
+        numbers *= factor
+    mask = np.uint64((1 << max(1, (n - 1).bit_length())) - 1)
+    numbers &= ~mask
+    numbers |= places
+    numbers.sort()
+    numbers &= mask
     return numbers.view(np.int64)
 
 

@@ -1,9 +1,10 @@
 """A model's arrays as one flat, contiguous buffer (Vector), and the names of its parts (Layout)."""
 
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -229,7 +230,7 @@ class Vector:
     @classmethod
     def zeros(cls, layout: Layout) -> "Vector":
         """Return a vector of zeros."""
-        return cls(layout, _aligned(layout.nbytes))
+        return cls(layout, _aligned(np.zeros, layout.nbytes))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout | None = None) -> "Vector":
@@ -279,7 +280,7 @@ class Vector:
 
     def copy(self) -> "Vector":
         """Return a vector with its own copy of the buffer."""
-        copy = Vector.zeros(self.layout)
+        copy = _unwritten(self.layout)
         copy.buffer[:] = self.buffer
         return copy
 
@@ -290,7 +291,7 @@ class Vector:
 
     def widened(self) -> "Vector":
         """Return the same numbers in the layout `layout.wide`, where they can be computed with."""
-        wide = Vector.zeros(self.layout.wide)
+        wide = _unwritten(self.layout.wide)
         for out, segment, flat in zip(wide.flats, self.layout.segments, self.flats, strict=True):
             out[:] = _numbers(flat, segment.dtype)
         return wide
@@ -298,7 +299,7 @@ class Vector:
     def minus(self, start: "Vector") -> "Vector":
         """Return this − start in the layout `layout.wide`: one subtraction per segment."""
         self._check(start.layout)
-        difference = Vector.zeros(self.layout.wide)
+        difference = _unwritten(self.layout.wide)
         for out, segment, new, old in zip(
             difference.flats, self.layout.segments, self.flats, start.flats, strict=True
         ):
@@ -314,7 +315,7 @@ class Vector:
             ModelError: the layouts do not match, or a finite sum does not fit its dtype.
         """
         delta._check(self.layout.wide)
-        total = Vector.zeros(self.layout)
+        total = _unwritten(self.layout)
         for out, segment, base, change in zip(
             total.flats, self.layout.segments, self.flats, delta.flats, strict=True
         ):
@@ -334,7 +335,7 @@ class Vector:
             ModelError: the layouts do not match, or a finite number does not fit its dtype.
         """
         self._check(layout.wide)
-        narrow = Vector.zeros(layout)
+        narrow = _unwritten(layout)
         for out, segment, flat in zip(narrow.flats, layout.segments, self.flats, strict=True):
             _assign(out, segment.dtype, flat, segment.entries)
         return narrow
@@ -387,10 +388,18 @@ def squared_sum(flats: NDArray[Any], dtype: str) -> NDArray[np.float64]:
     return total
 
 
-def _aligned(nbytes: int) -> NDArray[np.uint8]:
-    raw = np.zeros(nbytes + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
+def _aligned(allocate: Callable[[int, type[np.uint8]], NDArray[np.uint8]], nbytes: int) -> NDArray[np.uint8]:
+    raw = allocate(nbytes + _ALIGNMENT, np.uint8)
+    start = -raw.__array_interface__["data"][0] % _ALIGNMENT
     return raw[start : start + nbytes]
+
+
+def _unwritten(layout: Layout) -> Vector:
+    """Return a vector whose numbers are yet to be written; what lies between its segments is 0."""
+    vector = Vector(layout, _aligned(np.empty, layout.nbytes))
+    for before, behind in itertools.pairwise(layout.segments):
+        vector.buffer[before.stop : behind.start] = 0
+    return vector
 
 
 def _numbers(flat: NDArray[Any], dtype: str) -> NDArray[Any]:

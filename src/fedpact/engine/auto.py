@@ -88,6 +88,8 @@ class Auto:
         processes: worker processes at most; None for one a core.
         timeout_s: how long one client may take; clients that have a limit of their own are not batched.
         arithmetic: the way that a run began with; None to measure.
+        spread: who runs clients one by one, and who batched, where these use several devices; the first ones are then
+            timed on one device. Such a run has no worker processes.
     """
 
     def __init__(
@@ -96,13 +98,15 @@ class Auto:
         processes: int | None = None,
         timeout_s: float | None = None,
         arithmetic: Arithmetic | None = None,
+        spread: tuple[Engine, Engine] | None = None,
     ) -> None:
         self._rounds = rounds
         self._processes = usable_cores() if processes is None else processes
         self._timeout_s = timeout_s
         self.arithmetic = arithmetic
-        self._alone = InProcess(timeout_s)
-        self._together = Batched()
+        self._timed = InProcess(timeout_s), Batched()
+        self._spread = spread is not None
+        self._alone, self._together = spread or self._timed
         self._crew: Workers | None = None
         self._paces: dict[str, _Pace] = {}
         self._why = ""
@@ -120,6 +124,8 @@ class Auto:
 
     def close(self) -> None:
         """Give back the processes, if there are any."""
+        self._alone.close()
+        self._together.close()
         crew, self._crew = self._crew, None
         if crew is not None:
             crew.close()
@@ -147,7 +153,7 @@ class Auto:
         with one_torch_thread():
             if pace.asked == 1 and not self._batches(work):
                 trial = Trial(work, ids, intake)
-                pace.here = trial.alone(self._alone)
+                pace.here = trial.alone(self._timed[0])
                 if work.task.verb in _TRAINED:
                     pace.here = self._chosen(work.setting, trial, pace.here, cohort)
                 ids, left = trial.left, pace.here * trial.clients_left()
@@ -201,7 +207,7 @@ class Auto:
         if pace.there is not None:
             return pace.there < pace.here
         processes = min(self._processes, cohort)
-        if processes == 1 or seconds < _LEAST_ROUND_S or not _can_fork(work.setting):
+        if self._spread or processes == 1 or seconds < _LEAST_ROUND_S or not _can_fork(work.setting):
             return False
         saved = (seconds * (1 - 1 / processes) - _HANDING_S) * tasks
         return saved > (_START_S if self._crew is None else 0.0)
@@ -213,7 +219,7 @@ class Auto:
             refusal = self._refusal(setting, cohort)
             self.arithmetic = "one by one"
             if refusal is None:
-                together = trial.together(self._together, alone / _WORTHWHILE)
+                together = trial.together(self._timed[1], alone / _WORTHWHILE)
                 said += f", {_per_client(together)} batched"
                 if together * _WORTHWHILE < alone:
                     self.arithmetic, alone = "batched", together

@@ -13,11 +13,12 @@ import numpy as np
 
 from fedpact.core.errors import UpdateError
 from fedpact.core.messages import Updates
-from fedpact.core.model import StackableModel
+from fedpact.core.model import StackableModel, stacks
 from fedpact.core.settings import check_counts
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import load_all
 from fedpact.engine.threads import one_torch_thread
+from fedpact.engine.words import many
 from fedpact.engine.work import FATAL, Intake, Setting, Work, reason
 
 # What `clients` does for many: a subclass that changes one of these for one client has to change it as well.
@@ -45,6 +46,7 @@ class Batched:
         self._model: Any = None
         self._given_up: str | None = None
         self._most: int | None = None
+        self._too_many = ""
 
     def ask(self, work: Work, ids: Sequence[str], intake: Intake) -> None:
         """Run these clients and take in their answers; those with like numbers of rows together."""
@@ -60,7 +62,7 @@ class Batched:
         ids = sorted(ids, key=rows, reverse=True)
         with one_torch_thread():
             while ids:
-                most = self._most or self.chunk or _room(setting.model, rows(ids[0]))
+                most = self._most or self.chunk or room(setting.model, rows(ids[0]))
                 self._train(work, ids[:most], intake)
                 ids = ids[most:]
 
@@ -68,6 +70,8 @@ class Batched:
         """Return how the clients are trained."""
         if self._refused:
             return f"{self._alone.describe()}, not batched: {self._refused}"
+        if self._most:
+            return f"batched, in this process, {self._most} at once at most: {self._too_many}"
         return "batched, in this process"
 
     def close(self) -> None:
@@ -85,23 +89,26 @@ class Batched:
         except FATAL:
             raise
         except Exception as error:
-            self._train_parts(work, ids, intake, error)
-            return False
-        _take(work, updates, kept, time.perf_counter() - start, intake)
-        return True
+            why = reason(error)
+        else:
+            _take(work, updates, kept, time.perf_counter() - start, intake)
+            return True
+        # Here the error is gone, and with it what it held of the memory that there may have been too little of.
+        self._train_parts(work, ids, intake, why)
+        return False
 
-    def _train_parts(self, work: Work, ids: Sequence[str], intake: Intake, error: Exception) -> None:
+    def _train_parts(self, work: Work, ids: Sequence[str], intake: Intake, why: str) -> None:
         if len(ids) == 1:
             self._alone.ask(work, ids, intake)
             if ids[0] not in intake.failures:
                 # The client is as it should be: it is this way of training that is not for it.
-                self._given_up = f'training client "{ids[0]}" so failed ({reason(error)})'
+                self._given_up = f'training client "{ids[0]}" so failed ({why})'
             return
         half = len(ids) // 2
         went_well = [self._train(work, part, intake) for part in (ids[:half], ids[half:])]
         if all(went_well):
             # It was the fault of all of them together: they take more memory than there is.
-            self._most = half
+            self._most, self._too_many = half, f"{many(len(ids), 'client')} at once failed ({why})"
 
 
 def why_not(setting: Setting) -> str | None:
@@ -114,7 +121,7 @@ def why_not(setting: Setting) -> str | None:
         for name in _ALONE:
             if name in vars(base):
                 return f'{base.__name__} changes "{name}" for one client and not "clients" for many'
-    if not isinstance(model, StackableModel):
+    if not stacks(model):
         return f"{type(model).__name__} trains each client by itself"
     return model.unstackable()
 
@@ -124,7 +131,7 @@ def _rows(work: Work) -> Callable[[str], float]:
     return work.weights.__getitem__ if work.task.weighting == "examples" else work.setting.population.size
 
 
-def _room(model: StackableModel, rows: float) -> int:
+def room(model: StackableModel, rows: float) -> int:
     """Return how many clients of so many rows are best in memory at once."""
     each = model.layout.nbytes + rows * (math.prod(model.schema.shape) + 1) * np.dtype(np.float32).itemsize
     return max(2, int(model.stack_bytes // each))

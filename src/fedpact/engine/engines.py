@@ -1,11 +1,15 @@
 """Engines by name."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fedpact.core.errors import ConfigError, suggest
 from fedpact.engine.auto import Arithmetic, Auto
 from fedpact.engine.batched import Batched
+from fedpact.engine.devices import Devices
 from fedpact.engine.in_process import InProcess
+from fedpact.engine.words import listed
 from fedpact.engine.work import Engine
 from fedpact.engine.workers import Workers
 
@@ -18,6 +22,7 @@ def engine_of(
     timeout_s: float | None,
     rounds: int,
     arithmetic: Arithmetic | None = None,
+    devices: Sequence[str] = (),
 ) -> Engine:
     """Return the engine of this name, or the engine itself.
 
@@ -27,6 +32,7 @@ def engine_of(
         timeout_s: how long one client may take, in seconds.
         rounds: how many rounds are to come, by which "auto" weighs what workers cost to start.
         arithmetic: the way that a resumed run began with.
+        devices: those that the model computes on, where it says so; with several, each has a thread.
 
     Raises:
         ConfigError: there is no such engine, or a setting has no effect on it.
@@ -39,6 +45,8 @@ def engine_of(
                 f"workers and timeout_s have no effect on an engine that is given ready made: set them in "
                 f"{type(engine).__name__}(...)."
             )
+        if len(devices) > 1 and not isinstance(engine, Devices):
+            raise ConfigError(_one_device(type(engine).__name__, devices))
         return engine
     if engine not in ENGINES:
         raise ConfigError(
@@ -51,7 +59,16 @@ def engine_of(
             'engine="batched" trains many clients at once, so that none can be given up alone: leave timeout_s out, '
             'or use engine="workers".'
         )
-    return _named(engine, workers, timeout_s, rounds, arithmetic)
+    if len(devices) < 2:
+        return _named(engine, workers, timeout_s, rounds, arithmetic)
+    if engine in ("workers", "ray"):
+        raise ConfigError(_one_device(f'engine="{engine}"', devices))
+    if workers is not None:
+        raise ConfigError(
+            f"each of the model's {len(devices)} devices has a thread of this process, so workers={workers} would have "
+            "no effect; name as many devices as are to be used."
+        )
+    return _on_devices(engine, timeout_s, rounds, arithmetic)
 
 
 def _named(
@@ -68,6 +85,23 @@ def _named(
 
         return Ray(workers, timeout_s=timeout_s)
     return Auto(rounds, workers, timeout_s, arithmetic)
+
+
+def _on_devices(engine: str, timeout_s: float | None, rounds: int, arithmetic: Arithmetic | None) -> Engine:
+    alone, together = Devices(partial(InProcess, timeout_s)), Devices(Batched)
+    if engine == "in_process":
+        return alone
+    if engine == "batched":
+        return together
+    return Auto(rounds, None, timeout_s, arithmetic, spread=(alone, together))
+
+
+def _one_device(engine: str, devices: Sequence[str]) -> str:
+    return (
+        f"{engine} computes on one device, and the model names {listed(devices)}. Leave engine out, or give "
+        '"in_process" or "batched", which use all of them from this process; or name one device: with '
+        "engine=fp.Ray(gpus=1) each actor has a GPU of its own."
+    )
 
 
 def arithmetic_of(engine: Any) -> Arithmetic | None:

@@ -87,7 +87,9 @@ def rebuild_model(spec: Spec, model: Any = None) -> Any:
     from fedpact.learn.torch_losses import LOSSES
 
     loss = spec["loss"] if spec["loss"] in LOSSES else None
-    return Torch(model, loss, precision=spec["precision"])
+    # Float16 is for GPUs, and here is none that is known of.
+    precision: Any = "full" if spec["precision"] == "fp16" else spec["precision"]
+    return Torch(model, loss, precision=precision)
 
 
 def default_algorithm(spec: Any) -> Any:

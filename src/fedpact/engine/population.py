@@ -1,8 +1,8 @@
 """Who there is to ask: a population of clients, which may change from round to round.
 
-`Population` is all that a back end must have; `Described`, `HeldOut`, `Gathered`, `Changing` and `OnDisk` are what it
-may have besides, so that a run over a million clients asks no more of them than it needs. The back ends themselves
-are in `fedpact.data.populations`.
+`Population` is all that a back end must have; `Described`, `HeldOut`, `Gathered`, `Counted`, `Changing` and `OnDisk`
+are what it may have besides, so that a run over a million clients asks no more of them than it needs. The back ends
+themselves are in `fedpact.data.populations`.
 """
 
 from bisect import bisect_left
@@ -67,6 +67,15 @@ class Gathered(Protocol):
 
     def load_many(self, ids: Sequence[str]) -> Sequence[ClientData]:
         """Return the rows of these clients, in this order; a `ClientStack` where one array holds them all."""
+        ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A population that tells the sizes of a whole cohort for less than one by one."""
+
+    def sizes(self, ids: Sequence[str]) -> Sequence[int]:
+        """Return these clients' numbers of training rows, in this order, without loading them."""
         ...
 
 
@@ -216,6 +225,10 @@ class Prepared:
         """Return a client's number of training rows."""
         return self._population.size(id)
 
+    def sizes(self, ids: Sequence[str]) -> Sequence[int]:
+        """Return these clients' numbers of training rows."""
+        return sizes_of(self._population, ids)
+
     def _of(self, raw: ClientData) -> ClientData:
         population = self._population
         if not isinstance(population, InMemory):
@@ -284,6 +297,13 @@ def is_among(ids: Sequence[str], id: str) -> bool:
 def holding_tests(population: Population, round: int) -> Sequence[str]:
     """Return the names of the clients that may hold test rows: all of them where that is not known."""
     return population.tested(round) if isinstance(population, HeldOut) else population.ids(round)
+
+
+def sizes_of(population: Population, ids: Sequence[str]) -> Sequence[int]:
+    """Return these clients' numbers of training rows, at once where the population can."""
+    if isinstance(population, Counted):
+        return population.sizes(ids)
+    return [population.size(id) for id in ids]
 
 
 def load_all(population: Population, ids: Sequence[str]) -> Sequence[ClientData]:

@@ -44,25 +44,26 @@ class Preparation:
         labels = self.labels
         return Schema(labels.kind, self.shape, labels.classes, tuple(features), labels.positions)
 
-    def client(self, data: ClientData, dtype: str) -> ClientData:
+    def client(self, data: ClientData, dtype: str, narrower: bool = False) -> ClientData:
         """Return a client with prepared rows.
 
         Args:
             data: the client with its raw rows.
             dtype: of the examples, where they are floats.
+            narrower: leave arrays of narrower floats as they are.
 
         Raises:
             DataError: its rows do not fit; the client, the column and the row are named.
         """
         with at_client(data.id, "training"):
-            train = self._rows(data.train, dtype)
+            train = self._rows(data.train, dtype, narrower)
         if data.test is None:
             return ClientData(data.id, train)
         with at_client(data.id, "test"):
-            return ClientData(data.id, train, self._rows(data.test, dtype))
+            return ClientData(data.id, train, self._rows(data.test, dtype, narrower))
 
-    def examples(self, x: Any, dtype: str) -> NDArray[Any]:
-        """Return features as the model reads them [n, ...].
+    def examples(self, x: Any, dtype: str, narrower: bool = False) -> NDArray[Any]:
+        """Return features as the model reads them [n, ...], as `client` does.
 
         Raises:
             DataError: a column is missing, they have another shape, or a value is missing, infinite or no number.
@@ -78,7 +79,7 @@ class Preparation:
             raise DataError(
                 f"the examples are an array of dtype {x.dtype}; give numbers, or text to be encoded by preprocess."
             )
-        return _finite(x, dtype) if x.dtype.kind == "f" else x
+        return _finite(x, dtype, narrower) if x.dtype.kind == "f" else x
 
     def answers(self, predicted: NDArray[Any]) -> NDArray[Any]:
         """Return the labels that a model's predictions stand for."""
@@ -102,14 +103,15 @@ class Preparation:
         labels = Labels(data["kind"], tuple(data["classes"]), tuple(data["positions"]))
         return cls(labels, tuple(data["shape"]), pipeline, dict(data["failures"]))
 
-    def _rows(self, rows: Rows, dtype: str) -> Rows:
+    def _rows(self, rows: Rows, dtype: str, narrower: bool) -> Rows:
         labels = self.labels.encode(labels_of(rows))
-        return Rows(self.examples(rows.x, dtype), labels)
+        return Rows(self.examples(rows.x, dtype, narrower), labels)
 
 
-def _finite(x: NDArray[Any], dtype: str) -> NDArray[Any]:
+def _finite(x: NDArray[Any], dtype: str, narrower: bool) -> NDArray[Any]:
+    kept = narrower and x.dtype.itemsize < np.dtype(dtype).itemsize
     with np.errstate(over="ignore"):
-        examples = x.astype(dtype, copy=False)
+        examples = x if kept else x.astype(dtype, copy=False)
     # A sum is finite only if all its terms are, and one pass over them; where it is not, one looks closer.
     with np.errstate(over="ignore", invalid="ignore"):
         total = examples.sum(dtype=examples.dtype)

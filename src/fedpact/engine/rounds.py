@@ -1,6 +1,7 @@
 """One round: ask, sum exactly as answers come, and hand the algorithm the aggregate."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,7 @@ from fedpact.channel.transform import StageState
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import QuorumError
 from fedpact.core.messages import Aggregate, Task
-from fedpact.engine.population import Population
+from fedpact.engine.population import Counted, Population
 from fedpact.engine.privacy import release_of
 from fedpact.engine.sampler import choose, count_of
 from fedpact.engine.work import Engine, Intake, Setting, Work, reason
@@ -127,11 +128,17 @@ def _weights(
     population: Population, ids: Sequence[str], task: Task
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return client → the weight that it has announced, and client → why it has announced none."""
+    if task.weighting != "examples":
+        return dict.fromkeys(ids, 1), {}
+    if isinstance(population, Counted):
+        # Whose fault an error is, is told by asking one by one.
+        with suppress(Exception):
+            return dict(zip(ids, population.sizes(ids), strict=True)), {}
     weights: dict[str, float] = {}
     failures: dict[str, str] = {}
     for id in ids:
         try:
-            weights[id] = population.size(id) if task.weighting == "examples" else 1
+            weights[id] = population.size(id)
         except Exception as error:
             failures[id] = reason(error)
     return weights, failures

@@ -246,7 +246,10 @@ def _execute(job: Job, parts: Parts, raw: Population, running: Running) -> Resul
         known = place.continued(job) if place else job
         arithmetic = place.read_arithmetic() if place and place.begun else None
         done = max(Checkpoints(place.checkpoints).rounds(), default=0) if place and place.begun else 0
-        engine = engine_of(running.engine, running.workers, job.timeout_s, job.rounds - done, arithmetic)
+        devices = getattr(parts.model, "devices", ())
+        engine = engine_of(
+            running.engine, running.workers, job.timeout_s, job.rounds - done, arithmetic, devices
+        )
         try:
             return _hold(known, parts, raw, engine, place, running, after_round)
         finally:
@@ -286,21 +289,14 @@ def _hold(
     )
     progress.note_failures(0, preparation.failures)
     if place and checkpoints and latest:
-        like = {"state": progress.state}
-        place.go_back(progress, checkpoints.load(latest, like=like, job=job.lineage))
-        kept.retain(checkpoints.rounds())
-        if len(progress.history) > job.rounds:
-            raise CheckpointError(
-                f'the run in "{place.path}" has {len(progress.history)} rounds behind it, and the job has '
-                f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
-            )
-    prepared = Prepared(raw, partial(preparation.client, dtype=model.input_dtype))
+        _go_back(job, place, checkpoints, latest, progress)
+    narrower = getattr(model, "widens", False)
+    prepared = Prepared(raw, partial(preparation.client, dtype=model.input_dtype, narrower=narrower))
     population = Prefetched(prepared) if reads_files(raw) else prepared
     rules = Rules(job.cohort, job.sampling, job.quorum, job.update_range)
     setting = Setting(parts.algorithm, model, population, channel, rules, seed)
-    if channel.noise:
-        # What accounting needs and is not there is missed now, and not at the end.
-        check_accountable(setting, len(raw.ids(0)))
+    # What accounting needs and is not there is missed now, and not at the end.
+    check_accountable(setting, len(raw.ids(0)))
     runner = Runner(job, parts.rules, engine, setting, running.ledger)
 
     def save(progress: Progress, score: float | None) -> None:
@@ -325,3 +321,14 @@ def _hold(
         result.save(place.path)
         checkpoints.tidy()
     return result
+
+
+def _go_back(job: Job, place: RunFolder, checkpoints: Checkpoints, latest: Path, progress: Progress) -> None:
+    """Bring progress to where a checkpoint left it."""
+    place.go_back(progress, checkpoints.load(latest, like={"state": progress.state}, job=job.lineage))
+    progress.kept.retain(checkpoints.rounds())
+    if len(progress.history) > job.rounds:
+        raise CheckpointError(
+            f'the run in "{place.path}" has {len(progress.history)} rounds behind it, and the job has '
+            f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
+        )

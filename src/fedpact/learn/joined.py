@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fedpact.core.errors import DataError
 from fedpact.core.rows import ClientData, ClientStack
@@ -24,8 +24,8 @@ class Joined:
         self._starts = np.cumsum(sizes) - sizes
 
     @classmethod
-    def of(cls, clients: Sequence[ClientData], dtype: DTypeLike | None = None) -> "Joined":
-        """Return the clients' training rows; the features in a dtype, or in their own.
+    def of(cls, clients: Sequence[ClientData]) -> "Joined":
+        """Return the clients' training rows.
 
         Raises:
             DataError: a client has rows without labels, or not as many labels as rows.
@@ -33,14 +33,13 @@ class Joined:
         """
         if isinstance(clients, ClientStack):
             x, y = (array.reshape(-1, *array.shape[2:]) for array in (clients.x, clients.y))
-            return cls(x.astype(dtype or x.dtype, copy=False), y, np.full(len(clients), clients.x.shape[1]))
+            return cls(x, y, np.full(len(clients), clients.x.shape[1]))
         xs = [client.train.x for client in clients]
         ys: list[Any] = [client.train.y for client in clients]
         sizes = [len(x) for x in xs]
         if sizes != [None if y is None else len(y) for y in ys]:
             raise DataError("a client has not as many labels as rows.")
-        x = np.concatenate(xs, dtype=dtype, casting="same_kind" if dtype is None else "unsafe")
-        return cls(x, np.concatenate(ys), np.array(sizes))
+        return cls(np.concatenate(xs), np.concatenate(ys), np.array(sizes))
 
     def batch(
         self, first: int, index: NDArray[np.int64] | None, sizes: NDArray[np.int64], *arrays: NDArray[Any]

@@ -46,7 +46,9 @@ class StackedRegression:
         if len(clients) != len(self.weights[0]):
             self._make(len(clients))
         self.weights[0][:] = weights.flats[0]
-        rows, shape = Joined.of(clients, np.float64), self._model.schema.shape
+        rows, shape = Joined.of(clients), self._model.schema.shape
+        if rows.x.dtype.kind != "f":
+            rows.x = rows.x.astype(np.float64)
         if rows.x.shape[1:] != shape:
             raise DataError(f"an example has shape {rows.x.shape[1:]}; the model takes {shape}.")
         self._rows, self._targets = rows, self._model.targets(rows.y)
@@ -58,7 +60,11 @@ class StackedRegression:
     def gradient(self, first: int, index: NDArray[np.int64] | None, sizes: NDArray[np.int64]) -> Floats:
         """Write the gradients of k clients' penalised mean losses; return the losses without the penalty [k]."""
         kind, places = self._model.schema.kind, slice(first, first + len(sizes))
+        if index is None:
+            # All rows, in every step: they are widened once, and batches one by one while they are in the cache.
+            self._rows.x = self._rows.x.astype(np.float64, copy=False)
         x, y = self._rows.batch(first, index, sizes, self._rows.x, self._targets)
+        x = x.astype(np.float64, copy=False)
         coef, intercept = self._coef[places], self._intercept[places, None]
         scores = np.matmul(x, coef.transpose(0, 2, 1))
         scores += intercept

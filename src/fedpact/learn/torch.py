@@ -1,11 +1,12 @@
 """Torch modules as models: how one is specified, and what it is for rows of one schema."""
 
+import copy
 import hashlib
 import importlib
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, get_args
@@ -33,10 +34,12 @@ from fedpact.learn.torch_running import (
     Generators,
     Precision,
     autocast,
-    device_of,
+    check_precision,
+    devices_of,
     keep_freed_memory,
     try_out,
 )
+from fedpact.learn.torch_scaled import ScaledSession
 from fedpact.learn.torch_session import TorchSession
 from fedpact.learn.torch_stacked import StackedTorch, Stacking
 
@@ -63,9 +66,11 @@ class Torch:
             and targets [n] that returns the mean loss, its outputs being logits where classes are predicted;
             None for "bce", "cross_entropy" or "mse", whichever fits the labels. Each position of an example
             is one of the n.
-        device: where to compute: "cpu", "cuda", or one such as "cuda:1".
+        device: where to compute: "cpu", "cuda", or one such as "cuda:1"; or on several at once: "cuda:*" for all there
+            are, or names such as ["cuda:0", "cuda:1"].
         precision: "full" for the module's own dtypes; or "bf16": weights keep theirs, and convolutions and large
-            products are computed in bfloat16, what else there is as automatic mixed precision of torch has it.
+            products are computed in bfloat16, what else there is as automatic mixed precision of torch has it; or
+            "fp16", the same in float16 with a scaled loss, for GPUs without bfloat16.
         init: start from the weights "as_given": those that the module has when the model is built, or that
             the factory gives it under a torch seed drawn from the job's; or from "seed": every submodule's
             `reset_parameters` draws them anew.
@@ -78,7 +83,7 @@ class Torch:
 
     module: nn.Module | str
     loss: str | Loss | None = None
-    device: str = "cpu"
+    device: str | Sequence[str] = "cpu"
     precision: Precision = "full"
     init: Init = "as_given"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -91,6 +96,11 @@ class Torch:
             raise ModelError(f"Torch needs an instance of torch.nn.Module; {self.module!r} is not one.")
         elif self.options:
             raise ConfigError("Torch: options are for a factory; the module given is built already.")
+        names = [self.device] if isinstance(self.device, str) else self.device
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) for n in names):
+            raise ConfigError(
+                f'Torch: device is {self.device!r}; it must be a name such as "cuda", or a list of names.'
+            )
         settings: list[tuple[str, Any, tuple[str, ...]]] = [
             ("precision", self.precision, get_args(Precision)),
             ("init", self.init, get_args(Init)),
@@ -101,6 +111,15 @@ class Torch:
             if value not in known:
                 hint = suggest(str(value), known)
                 raise ConfigError(f"Torch: {setting} is {value!r}; it must be {' or '.join(known)}.{hint}")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The names of the devices to compute on.
+
+        Raises:
+            ConfigError: one of them is not there.
+        """
+        return tuple(map(str, devices_of(self.device)))
 
     @property
     def kind(self) -> Kind | None:
@@ -152,7 +171,7 @@ class Torch:
         settings = {
             "name": "Torch",
             "loss": describe_loss(self.loss),
-            "device": self.device,
+            "device": self.device if isinstance(self.device, str) else list(self.device),
             "precision": self.precision,
             "init": self.init,
         }
@@ -187,7 +206,10 @@ class TorchModel:
     def __init__(self, spec: Torch, schema: Schema) -> None:
         self.spec = spec
         self.schema = schema
-        self.device = device_of(spec.device)
+        self._apart = False
+        self.devices = devices_of(spec.device)
+        self.device = self.devices[0]
+        check_precision(spec.precision, self.devices)
         # A factory's frozen parameters must be the same at every client, whatever the job's seed.
         with Generators(self.device, Seed.of(0)):
             module = spec.create()
@@ -201,8 +223,7 @@ class TorchModel:
         self.traits = try_out(self.replica(), schema.shape, schema.positions, self.device, spec.precision)
         self.input_dtype = self.traits.input_dtype
         self.loss, self.link = loss_and_link(spec.loss, schema, self.traits.outputs)
-        if isinstance(self.loss, nn.Module):
-            self.loss = copied(self.loss).to(self.device)
+        self.loss = _moved(self.loss, self.device)
         shape = (2,) if self.traits.outputs == 1 else (2, self.traits.outputs)
         outputs = torch.zeros(shape, dtype=self.traits.output_dtype, device=self.device)
         check_loss(self.loss, outputs, self.targets(np.zeros(2)).to(self.device))
@@ -211,6 +232,20 @@ class TorchModel:
         self._stacking = Stacking(self)
         # By process and thread.
         self._sessions: dict[tuple[int, threading.Thread], TorchSession] = {}
+
+    def on(self, device: str | torch.device) -> "TorchModel":
+        """Return this model as it computes on a device, for threads that compute nowhere else.
+
+        What was found out by trying is not tried again.
+        """
+        twin = copy.copy(self)
+        twin._apart = True
+        twin.device = torch.device(device)
+        twin.devices = (twin.device,)
+        twin.loss = _moved(self.loss, twin.device)
+        twin._stacking = Stacking(twin, like=self._stacking)
+        twin._sessions = {}
+        return twin
 
     def initial(self, seed: Seed) -> Vector:
         """Return the weights to start from.
@@ -237,9 +272,11 @@ class TorchModel:
 
     def session(self) -> TorchSession:
         """Return this thread's session: a new one, or that of a thread that has ended."""
+        self._settle()
         mine = os.getpid(), threading.current_thread()
         if mine not in self._sessions:
-            self._sessions[mine] = self._left_behind(mine[0]) or TorchSession(self)
+            make = ScaledSession if self.spec.precision == "fp16" else TorchSession
+            self._sessions[mine] = self._left_behind(mine[0]) or make(self)
         return self._sessions[mine]
 
     @property
@@ -253,6 +290,7 @@ class TorchModel:
 
     def stacked(self) -> StackedTorch:
         """Return this thread's session for many clients."""
+        self._settle()
         return self._stacking.session()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -331,6 +369,11 @@ class TorchModel:
         if weights.layout != self.layout:
             raise ModelError(f"weights of {weights.layout!r} do not fit this model of {self.layout!r}.")
 
+    def _settle(self) -> None:
+        if self._apart and self.device.type == "cuda":
+            # What a module makes on "cuda" is to be where the module is.
+            torch.cuda.set_device(self.device)
+
     def _left_behind(self, process: int) -> TorchSession | None:
         """Return the session of a thread that has ended, which is nobody's any more; None if there is none."""
         for other in list(self._sessions):
@@ -343,6 +386,13 @@ class TorchModel:
                 if session is not None:
                     return session
         return None
+
+
+def _moved(loss: Any, device: torch.device) -> Any:
+    """Return a loss for outputs on a device: a copy there, where it is a module."""
+    if isinstance(loss, partial) and loss.func is at_every_position:
+        return partial(at_every_position, _moved(loss.args[0], device))
+    return copied(loss).to(device) if isinstance(loss, nn.Module) else loss
 
 
 def _sha256(data: bytes | memoryview) -> str:

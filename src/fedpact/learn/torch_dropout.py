@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,14 @@ class Masks:
     def seed(self, seed: Seed) -> None:
         """Go to the start of the stream of this seed."""
         self._words = np.random.SFC64(seed.integer())
+
+    def position(self) -> Any:
+        """Return where in the stream the next mask is."""
+        return self._words.state
+
+    def go_to(self, position: Any) -> None:
+        """Go to where the stream once was."""
+        self._words.state = position
 
     def draw(self, shape: tuple[int, ...], p: float) -> Tensor:
         """Return the next mask [*shape], float32: 0 with probability p, else 1/(1 − p).

@@ -16,6 +16,7 @@ from fedpact.learn.torch_fast import use_fast_products
 from fedpact.learn.torch_sinks import Sink, linear, product
 
 _aten = torch.ops.aten
+_rectify_gradient = _aten.threshold_backward.grad_input
 
 # With fewer rows, or fewer multiplications, a product in bfloat16 saves less than rounding its weights takes.
 _BF16_ROWS = 16
@@ -58,6 +59,8 @@ class Dense:
         self.parameters, self.onward = trained(layer), True
 
     def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, Any]:
+        if x.ndim == 2 and not self._bf16:
+            return linear(x, self._weight, self._bias), x
         shape, dtype, weight, bias = x.shape, x.dtype, self._weight, self._bias
         if len(shape) != 2:
             x = x.reshape(-1, shape[-1])
@@ -71,17 +74,22 @@ class Dense:
         return y, ((shape, dtype, x, weight) if keep else None)
 
     def backward(self, kept: Any, gradient: Tensor, sink: Sink) -> Any:
+        if isinstance(kept, Tensor):
+            onward = product(gradient, self._weight) if self.onward else None
+            self._hand_on(gradient, kept, sink)
+            return onward
         shape, dtype, x, weight = kept
         if len(shape) != 2:
             gradient = gradient.reshape(x.shape[0], -1)
         onward = product(gradient, weight) if self.onward else None
+        self._hand_on(gradient, x, sink)
+        return None if onward is None else onward.view(shape).to(dtype)
+
+    def _hand_on(self, gradient: Tensor, x: Tensor, sink: Sink) -> None:
         if self._moves[0]:
             sink.product(self._weight, gradient.t(), x)
         if self._moves[1]:
             sink.rows(self._bias, gradient)
-        if onward is None or (len(shape) == 2 and dtype is x.dtype):
-            return onward
-        return onward.view(shape).to(dtype)
 
 
 class Convolution:
@@ -138,7 +146,7 @@ class Rectifier(Plain):
 
     def backward(self, kept: Any, gradient: Tensor, sink: Sink) -> Any:
         if self.owns_gradient:
-            return _aten.threshold_backward.grad_input(gradient, kept, 0, grad_input=gradient)
+            return _rectify_gradient(gradient, kept, 0, grad_input=gradient)
         return _aten.threshold_backward.default(gradient, kept, 0)
 
 

@@ -3,10 +3,11 @@
 import math
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,9 @@ from fedpact.core.errors import ConfigError, ModelError
 from fedpact.core.seeds import Seed
 from fedpact.learn.torch_modules import resting, set_training
 
-Precision = Literal["full", "bf16"]
+Precision = Literal["full", "bf16", "fp16"]
 
-_HALF = (torch.bfloat16, torch.float16)
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # The largest tensor of a prediction. On a CPU more is slower, as it no longer fits into the cache; a GPU wants it.
 _PREDICTED_ELEMENTS = 1 << 20
 _PREDICTED_ELEMENTS_ON_DEVICE = 1 << 26
@@ -46,21 +47,60 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
+def devices_of(setting: str | Sequence[str]) -> tuple[torch.device, ...]:
+    """Return the devices of a setting: the name of one, "cuda:*" for every CUDA device there is, or several names.
+
+    Raises:
+        ConfigError: one of them is not there or named twice, or there are several that are not all CUDA devices.
+    """
+    if setting == "cuda:*":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        names: Sequence[str] = [f"cuda:{index}" for index in range(count)] or ["cuda"]
+    else:
+        names = [setting] if isinstance(setting, str) else setting
+    devices = tuple(device_of(name) for name in names)
+    if len(devices) > 1 and any(device.type == "cpu" for device in devices):
+        raise ConfigError(
+            'Torch: several devices are CUDA devices; "cpu" is none of them: give device="cpu" alone, whose cores '
+            'engine="workers" uses.'
+        )
+    if len(set(devices)) < len(devices):
+        raise ConfigError(f"Torch: {', '.join(map(str, devices))} names a device twice.")
+    return devices
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """Return the context in which a module runs."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    return nullcontext() if precision == "full" else torch.autocast(device.type, _HALF[precision])
+
+
+def check_precision(precision: Precision, devices: Sequence[torch.device]) -> None:
+    """Refuse float16 where bfloat16 is faster and loses no gradient.
+
+    Raises:
+        ConfigError: it is asked for on a processor.
+    """
+    if precision == "fp16" and any(device.type == "cpu" for device in devices):
+        raise ConfigError('Torch: precision="fp16" is for CUDA devices; on a processor use precision="bf16".')
 
 
 class Generators:
     """A random stream of its own in the place of torch's global generators, while entered.
 
-    Layers such as dropout draw from the global generators and from no other; one thread has them at a time.
+    Layers such as dropout draw from the global generators and from no other; one thread has each of them at a time,
+    so that threads that compute on devices of their own do not wait for each other.
+
+    Args:
+        device: whose generator it is.
+        seed: of the stream.
+        cpu: whether the processor's generator is exchanged as well, where the device is another.
     """
 
-    _turn = threading.RLock()
+    _turns: ClassVar[dict[torch.device, threading.RLock]] = {}
 
-    def __init__(self, device: torch.device, seed: Seed) -> None:
-        self._globals = [torch.default_generator]
+    def __init__(self, device: torch.device, seed: Seed, cpu: bool = True) -> None:
+        # In this order everywhere, so that no two threads wait for each other.
+        self._globals = [torch.default_generator] if cpu or device.type == "cpu" else []
         if device.type == "cuda":
             torch.cuda.init()
             self._globals.append(torch.cuda.default_generators[device.index])
@@ -69,24 +109,35 @@ class Generators:
     @classmethod
     def renew(cls) -> None:
         """Let nobody have the global generators."""
-        cls._turn = threading.RLock()
+        cls._turns.clear()
 
     def seed(self, seed: Seed) -> None:
         """Go to the start of the stream of this seed."""
         start = seed.integer()
         self._states = [torch.Generator(g.device).manual_seed(start).get_state() for g in self._globals]
 
+    def mark(self) -> list[Tensor]:
+        """Return where in the stream it will go on when entered."""
+        return self._states
+
+    def go_to(self, mark: list[Tensor]) -> None:
+        """Go to where the stream once was."""
+        self._states = mark
+
     def position(self) -> list[bytes]:
-        """Return where the global generators are."""
+        """Return where the global generators are, the processor's first."""
         return [generator.get_state().numpy().tobytes() for generator in self._globals]
 
     def __enter__(self) -> None:
-        self._turn.acquire()
+        self._held = [self._turns.setdefault(each.device, threading.RLock()) for each in self._globals]
+        for turn in self._held:
+            turn.acquire()
         self._outer = self._exchange(self._states)
 
     def __exit__(self, *_: object) -> None:
         self._states = self._exchange(self._outer)
-        self._turn.release()
+        for turn in self._held:
+            turn.release()
 
     def _exchange(self, states: list[Tensor]) -> list[Tensor]:
         present = [generator.get_state() for generator in self._globals]
@@ -120,7 +171,8 @@ class Traits:
         outputs: the number of outputs for a label.
         output_dtype: the dtype in which the loss is computed, of 32 bits or more.
         draws_in_training: whether it draws random numbers in training;
-        draws_in_prediction: and in prediction.
+        draws_in_prediction: and in prediction;
+        draws_on_cpu: whether any of them come from the processor's generator.
         writes_inputs: whether it overwrites its inputs.
         widest: the elements for one example of the largest tensor that it, or a submodule, takes or gives.
     """
@@ -131,6 +183,7 @@ class Traits:
     output_dtype: torch.dtype
     draws_in_training: bool
     draws_in_prediction: bool
+    draws_on_cpu: bool
     writes_inputs: bool
     widest: int
 
@@ -181,7 +234,8 @@ def try_out(
                 trained = module(x)
                 middle = random.position()
                 predicted = module.eval()(x)
-                draws = middle != start, random.position() != middle
+                end = random.position()
+                draws = middle != start, end != middle, end[0] != start[0]
         except Exception as error:
             failure = error
         else:
@@ -196,9 +250,10 @@ def try_out(
         floats=floats if floats in trials else None,
         integers=torch.int64 in trials,
         outputs=width,
-        output_dtype=torch.float32 if trained.dtype in _HALF else trained.dtype,
+        output_dtype=torch.float32 if trained.dtype in _HALF.values() else trained.dtype,
         draws_in_training=draws[0],
         draws_in_prediction=draws[1],
+        draws_on_cpu=draws[2],
         writes_inputs=writes,
         widest=max(math.prod(shape), widest.elements // 2),
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedpact.core.errors import ClientError, DataError, ModelError
+from fedpact.core.model import Batch
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout, Vector
@@ -26,9 +27,13 @@ from fedpact.learn.torch_sinks import Descent, Recording, Sink
 if TYPE_CHECKING:
     from fedpact.learn.torch import TorchModel
 
-_aten = torch.ops.aten
+_nll_forward = torch.ops.aten.nll_loss_forward.default
+_nll_backward = torch.ops.aten.nll_loss_backward.default
 _NOTHING = nullcontext()
 _AS_IT_IS = nn.Identity()
+# So many bytes of rows are copied into the order of the steps at once, or else those of a single step.
+_LAID_OUT_BYTES = 1 << 22
+_CACHE_LINE = 64
 
 
 class TorchSession:
@@ -62,10 +67,17 @@ class TorchSession:
         self._transient = [
             (owner, key, owner._buffers[key]) for name, owner, key in places if name not in self._arrays
         ]
-        self._random = Generators(device, Seed.of(0)) if model.traits.draws_in_training else None
+        traits = model.traits
+        self._random = (
+            Generators(device, Seed.of(0), traits.draws_on_cpu) if traits.draws_in_training else None
+        )
         self._masks = masks_of(self.module)
         self._one = torch.ones((), device=device)
         self._inputs = self._targets = torch.empty(0)
+        # The order of the steps; where in it the rows begin and end that lie in that order in `_laid`.
+        self._order: Tensor | None = None
+        self._window = 0, 0
+        self._laid = self._inputs, self._targets
 
     def load(self, weights: Vector) -> None:
         """Overwrite all weights: one copy, on the CPU or to the device.
@@ -82,13 +94,21 @@ class TorchSession:
 
     def store(self) -> Vector:
         """Return a copy of all weights."""
+        self._collect()
+        return Vector(self._model.layout, self._buffer.to("cpu", copy=True).numpy())
+
+    def change(self, start: Vector) -> Vector:
+        """Return all weights − start, in the layout `layout.wide`."""
+        self._collect()
+        return Vector(self._model.layout, self._buffer.cpu().numpy()).minus(start)
+
+    def _collect(self) -> None:
         for name, owner, key in self._travelling:
             tensor = owner._buffers[key]
             # A module may have put a new tensor in the place of a buffer instead of writing into it.
             if tensor is not None and tensor is not self._arrays[name]:
                 self._arrays[name].copy_(tensor)
         self._attach(self._arrays)
-        return Vector(self._model.layout, self._buffer.to("cpu", copy=True).numpy())
 
     def bind(self, rows: Rows, seed: Seed) -> None:
         """Make these rows the ones that `gradient` reads; the seed is for dropout and the like.
@@ -100,12 +120,18 @@ class TorchSession:
             raise DataError("a module cannot be trained on rows without labels.")
         self._inputs = self._model.inputs(rows.x).to(self._model.device)
         self._targets = self._model.targets(rows.y).to(self._model.device)
+        self._order = None
         if self._random is not None:
             self._random.seed(seed)
         if self._masks is not None:
             self._masks.seed(seed.child("dropout"))
 
-    def gradient(self, index: NDArray[np.int64] | None) -> float | Tensor:
+    def arrange(self, order: NDArray[np.int64]) -> None:
+        """Put the rows into this order, of which steps then take slices; the next `bind` ends it."""
+        self._order = shared(order, np.int64).to(self._model.device)
+        self._window = 0, 0
+
+    def gradient(self, index: Batch) -> float | Tensor:
         """Write the gradient of the mean loss over these rows (None: all) into `gradients`; return the loss.
 
         Buffers are updated as in training. Parameters that the loss does not depend on get a gradient of 0. On a
@@ -116,7 +142,7 @@ class TorchSession:
         """
         return self._step(index, Recording())
 
-    def descend(self, index: NDArray[np.int64] | None, lr: float) -> float | Tensor:
+    def descend(self, index: Batch, lr: float) -> float | Tensor:
         """Take a step of gradient descent on the mean loss over these rows (None: all); return the loss.
 
         The weights become those of `gradient` and w ← w − lr·g but for rounding, and `gradients` has no meaning
@@ -127,7 +153,7 @@ class TorchSession:
         """
         return self._step(index, Descent(lr))
 
-    def _step(self, index: NDArray[np.int64] | None, sink: Sink) -> float | Tensor:
+    def _step(self, index: Batch, sink: Sink) -> float | Tensor:
         x, y = self._batch(index)
         try:
             with torch.no_grad(), self._random or _NOTHING:
@@ -136,27 +162,38 @@ class TorchSession:
             raise _failure(len(x), error) from error
         return loss if loss.is_cuda else loss.item()
 
-    def _batch(self, index: NDArray[np.int64] | None) -> tuple[Tensor, Tensor]:
+    def _batch(self, index: Batch) -> tuple[Tensor, Tensor]:
+        if isinstance(index, slice):
+            return self._slice(index.start, index.stop)
         if index is None:
             return self._own(self._inputs), self._targets
-        size = len(index)
-        if (
-            size
-            and index[-1] - index[0] == size - 1
-            and np.array_equal(index, np.arange(index[0], index[-1] + 1))
-        ):
-            place = slice(int(index[0]), int(index[-1]) + 1)
-            return self._own(self._inputs[place]), self._targets[place]
         chosen = shared(index, np.int64).to(self._model.device)
         return self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen)
+
+    def _slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        if self._order is None:
+            return self._aligned(self._inputs[start:stop]), self._targets[start:stop]
+        first, last = self._window
+        if start < first or stop > last:
+            row_bytes = max(1, self._inputs.nbytes // max(1, len(self._inputs)))
+            first, last = start, max(stop, start + _LAID_OUT_BYTES // row_bytes)
+            chosen = self._order[first:last]
+            self._laid = self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen)
+            self._window = first, last
+        x, y = self._laid
+        return self._aligned(x[start - first : stop - first]), y[start - first : stop - first]
+
+    def _aligned(self, x: Tensor) -> Tensor:
+        # What a product rounds to depends on where its factors lie in a cache line.
+        return x.clone() if x.data_ptr() % _CACHE_LINE else self._own(x)
 
     def _objective(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a module's outputs, and its gradient with respect to them."""
         model = self._model
         if model.loss is functional.cross_entropy and outputs.ndim == 2 and outputs.dtype is torch.float32:
             scores = torch._log_softmax(outputs, 1, False)
-            loss, rows = _aten.nll_loss_forward.default(scores, y, None, 1, -100)
-            gradient = _aten.nll_loss_backward.default(self._one, scores, y, None, 1, -100, rows)
+            loss, rows = _nll_forward(scores, y, None, 1, -100)
+            gradient = _nll_backward(self._one, scores, y, None, 1, -100, rows)
             return loss, torch._log_softmax_backward_data(gradient, scores, 1, torch.float32)
         leaf = outputs.detach().requires_grad_()
         with torch.enable_grad():
@@ -190,7 +227,10 @@ class TorchSession:
         if not len(inputs):
             return np.empty(0 if binary or outputs == 1 else (0, outputs), np.float32)
         rows = rows_at_once(model.traits, model.device)
-        random = Generators(model.device, Seed.of(0)) if model.traits.draws_in_prediction else None
+        traits = model.traits
+        random = (
+            Generators(model.device, Seed.of(0), traits.draws_on_cpu) if traits.draws_in_prediction else None
+        )
         parts = []
         self._attach(views(torch.from_numpy(weights.copy().buffer).to(model.device), model.layout)[1])
         self.module.eval()

@@ -158,10 +158,12 @@ class Stacking:
 
     Args:
         model: the model.
+        like: of a model that differs in its device alone, and of which this is known already; None to find it out.
     """
 
-    def __init__(self, model: "TorchModel") -> None:
+    def __init__(self, model: "TorchModel", like: "Stacking | None" = None) -> None:
         self._model = model
+        self._like = like
         self._sessions = threading.local()
 
     @property
@@ -190,14 +192,14 @@ class Stacking:
 
     def __getstate__(self) -> dict[str, Any]:
         # Sessions are threads' own: another process makes its own.
-        return {"_model": self._model}
+        return {"_model": self._model, "_like": self._like}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _sessions=threading.local())
 
     @cached_property
     def _found(self) -> tuple[Callable[["TorchModel"], Way], bool] | str:
-        return settled(self._model)
+        return settled(self._model) if self._like is None else self._like._found
 
 
 def _part(arrays: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:

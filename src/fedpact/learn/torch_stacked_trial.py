@@ -31,6 +31,8 @@ def settled(model: "TorchModel") -> tuple[Callable[["TorchModel"], Way], bool] |
 
     Where there is none, return why, in a clause.
     """
+    if model.spec.precision == "fp16":
+        return "in float16 each client's loss has a scale of its own"
     for segment in model.layout.segments:
         name = segment.entries[0].name
         if segment.role == "buffer":

@@ -1,5 +1,7 @@
 """Two ways to the gradients of many clients' modules: layers written out, and `torch.func.vmap`."""
 
+import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -121,7 +123,7 @@ class Mapped:
         drawn = self._drawn(x.shape[1], cohort)
         # Of attention's kernels this is the one that can be mapped. Gradients of what is mapped: to map gradients, as
         # torch.func.grad would, has torch import its compiler, which takes a second and 70 MB.
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), _plain_attention:
             outputs = vmap(self._outputs, randomness="error")(leaves, x, drawn)
             losses = self._losses.of(outputs, y, cohort)
             found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
@@ -152,6 +154,37 @@ class Mapped:
             stacked_masks(drawn, shape).to(device)
             for drawn, shape in zip(zip(*each, strict=True), filled, strict=True)
         ]
+
+
+class _PlainAttention:
+    """Has attention computed by its plain kernel as long as a thread is in here; the choice is the process's."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Let nobody be in here."""
+        self._turn = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._turn:
+            if self._inside == 0:
+                self._chosen = sdpa_kernel(SDPBackend.MATH)
+                self._chosen.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._turn:
+            self._inside -= 1
+            if self._inside == 0:
+                self._chosen.__exit__(None, None, None)
+
+
+_plain_attention = _PlainAttention()
+# The child of a fork has none of the threads that were in there.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_plain_attention.renew)
 
 
 class MaskShapes:

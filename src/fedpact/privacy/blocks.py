@@ -136,8 +136,8 @@ def check_width(part: Any, name: str, smallest: float, largest: float) -> None:
     check_numbers(part, name, positive=True, at_most=largest)
     if getattr(part, name) < smallest:
         raise ConfigError(
-            f"{type(part).__name__}: {name} is {getattr(part, name):g} in the grid's unit, where nearly every draw is 0; "
-            f"it must be at least {smallest:g}: choose a finer grid."
+            f"{type(part).__name__}: {name} is {getattr(part, name):g}, where nearly every draw is 0; it must be at "
+            f"least {smallest:g}: choose a finer grid."
         )
 
 

@@ -21,12 +21,12 @@ _SMOOTH = 3.0
 
 @dataclass(frozen=True)
 class DiscreteGaussian:
-    """P(k) ∝ exp(−k²/(2σ²)) for the integers k (definition 1 of the paper).
+    """P(k) ∝ exp(−k²/(2σ²)) for the integers k.
 
     Added to a query with values in Zⁿ and L2 sensitivity Δ, independently in each coordinate, it gives
-    Δ²/(2σ²)-concentrated differential privacy: Rényi divergences of at most αΔ²/(2σ²) for all α > 1 (theorem 14
-    there), like the Gaussian of the same σ. A sum of such draws is not itself a discrete Gaussian: where clients add
-    shares of noise, use `Skellam`.
+    Δ²/(2σ²)-concentrated differential privacy: Rényi divergences of at most αΔ²/(2σ²) for all α > 1 (theorem 4 of the
+    paper, for one coordinate), like the Gaussian of the same σ. A sum of such draws is not itself a discrete Gaussian:
+    where clients add shares of noise, use `Skellam`.
 
     A draw is exact up to a statistical distance of 2^-128 (`BlockSampler`), given ideal random bits; its bits come
     from `secret_stream()` and cannot be repeated. No Gaussian float is ever made, so there are no least significant
@@ -54,7 +54,7 @@ class DiscreteGaussian:
 
     @property
     def variance(self) -> float:
-        """The variance: below σ² (fact 18 of the paper), noticeably so only for σ < 1."""
+        """The variance: below σ², noticeably so only for σ < 1."""
         return self._moment(2) / self._moment(0)
 
     def _moment(self, order: int) -> float:

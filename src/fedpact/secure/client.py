@@ -148,7 +148,7 @@ class SecureClient(Secret):
         boxes = []
         for j in beside:
             secret = held.channels[j] = member.channel_secret(agreed.keys[j])
-            boxes.append((j, agreed.seal(secret, me, j, of_self[j] + of_mask[j])))
+            boxes.append(agreed.seal(secret, me, j, of_self[j] + of_mask[j]))
         return SealedShares(agreed.commitment(held.self_mask, me), tuple(boxes))
 
     def _masks(self, delivery: Delivery) -> Masker:
@@ -222,7 +222,7 @@ class SecureClient(Secret):
         # One kind of share for each: of its own mask for who survived, of its mask key for who did not.
         return UnmaskShares(
             tuple(
-                (j, held.shares[j][:SECRET_BYTES] if j in self._alive else held.shares[j][SECRET_BYTES:])
+                held.shares[j][:SECRET_BYTES] if j in self._alive else held.shares[j][SECRET_BYTES:]
                 for j in sorted(held.shares)
             )
         )

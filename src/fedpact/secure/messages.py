@@ -24,6 +24,7 @@ from fedpact.secure.wire import (
     check_name,
     check_natural,
     check_pairs,
+    read_each,
     read_pairs,
     read_positions,
     write_pairs,
@@ -188,24 +189,25 @@ class SealedShares(Message):
 
     Args:
         commitment: a hash that tells whether the self mask's secret was put together rightly.
-        boxes: (position of the receiver, 80 bytes), sorted.
+        boxes: 80 bytes for each neighbour, in the order of their positions.
     """
 
     kind: ClassVar[str] = "sealed shares"
     commitment: bytes
-    boxes: tuple[tuple[int, bytes], ...] = field(repr=False)
+    boxes: tuple[bytes, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         check_bytes(self.commitment, _DIGEST_BYTES, "a commitment")
-        check_pairs(self.boxes, SEALED_BYTES, "a box of shares")
+        for box in self.boxes:
+            check_bytes(box, SEALED_BYTES, "a box of shares")
 
     def parts(self) -> tuple[Part, ...]:
-        return self.commitment, *write_pairs(self.boxes)
+        return self.commitment, b"".join(self.boxes)
 
     @classmethod
     def from_parts(cls, parts: tuple[Any, ...]) -> "SealedShares":
-        commitment, positions, boxes = parts
-        return cls(commitment, read_pairs(positions, boxes, SEALED_BYTES))
+        commitment, boxes = parts
+        return cls(commitment, read_each(boxes, SEALED_BYTES))
 
 
 @dataclass(frozen=True)
@@ -327,23 +329,24 @@ class UnmaskShares(Message):
     """R5, from a client: one share for each client whose shares it holds.
 
     Args:
-        shares: (position of the owner, 32 bytes), sorted: of the self mask's secret of a survivor, of the mask key of
-            one who dropped out.
+        shares: 32 bytes for each of them and for itself, in the order of their positions: of the self mask's secret of
+            a survivor, of the mask key of one who dropped out.
     """
 
     kind: ClassVar[str] = "unmask shares"
-    shares: tuple[tuple[int, bytes], ...] = field(repr=False)
+    shares: tuple[bytes, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        check_pairs(self.shares, SECRET_BYTES, "a share")
+        for share in self.shares:
+            check_bytes(share, SECRET_BYTES, "a share")
 
     def parts(self) -> tuple[Part, ...]:
-        return write_pairs(self.shares)
+        return (b"".join(self.shares),)
 
     @classmethod
     def from_parts(cls, parts: tuple[Any, ...]) -> "UnmaskShares":
-        positions, shares = parts
-        return cls(read_pairs(positions, shares, SECRET_BYTES))
+        (shares,) = parts
+        return cls(read_each(shares, SECRET_BYTES))
 
 
 _KINDS: tuple[type[Message], ...] = (

@@ -161,8 +161,7 @@ class SecureServer:
         return dict.fromkeys(self._agreed.clients, key_list)
 
     def _take_shares(self, client: str, shares: SealedShares) -> SealedShares:
-        beside = self._agreed.graph.beside(self._positions[client])
-        if [j for j, _ in shares.boxes] != list(beside):
+        if len(shares.boxes) != len(self._agreed.graph.beside(self._positions[client])):
             raise SecureError(
                 f'"{client}" did not seal shares for each of its neighbours and for no one else.'
             )
@@ -175,7 +174,7 @@ class SecureServer:
         for i in sorted(boxes):
             sealed: SealedShares = self._answers[self._agreed.clients[i]]
             self._commitments[i] = sealed.commitment
-            for j, box in sealed.boxes:
+            for j, box in zip(self._agreed.graph.beside(i), sealed.boxes, strict=True):
                 if j in boxes:
                     boxes[j].append((i, box))
         self._sharing = frozenset(boxes)
@@ -218,11 +217,10 @@ class SecureServer:
         return requests
 
     def _take_unmask(self, client: str, answer: UnmaskShares) -> dict[int, bytes]:
-        shares = dict(answer.shares)
-        held = self._agreed.graph.around(self._positions[client]) & self._sharing
-        if shares.keys() != held:
+        held = sorted(self._agreed.graph.around(self._positions[client]) & self._sharing)
+        if len(answer.shares) != len(held):
             raise SecureError(f'"{client}" did not send one share for each client whose shares it holds.')
-        return shares
+        return dict(zip(held, answer.shares, strict=True))
 
     def _end_unmask(self) -> Mapping[str, Message]:
         if self._total is None:

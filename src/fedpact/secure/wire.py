@@ -68,4 +68,10 @@ def read_pairs(positions: bytes, contents: bytes, size: int) -> tuple[tuple[int,
     """Return the pairs that `write_pairs` wrote, each with so many bytes."""
     places = read_positions(positions)
     check_bytes(contents, size * len(places), "what belongs to these positions")
-    return tuple((p, contents[size * i : size * (i + 1)]) for i, p in enumerate(places))
+    return tuple(zip(places, read_each(contents, size), strict=True))
+
+
+def read_each(contents: bytes, size: int) -> tuple[bytes, ...]:
+    """Return the pieces of so many bytes that were written end to end."""
+    check_bytes(contents, len(contents) // size * size, "a row of pieces")
+    return tuple(contents[start : start + size] for start in range(0, len(contents), size))

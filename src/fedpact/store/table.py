@@ -168,8 +168,8 @@ def _room(size: int, dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _index(rows: int) -> NDArray[np.uint32]:
-    """Return an empty table of hashes for so many rows, at most two thirds full: 0 for none, or a row + 1."""
-    return np.full(1 << (3 * rows // 2).bit_length(), 0, np.uint32)
+    """Return an empty table of hashes for so many rows, at most half full: 0 for none, or a row + 1."""
+    return np.full(1 << (2 * rows).bit_length(), 0, np.uint32)
 
 
 def _longer(array: NDArray[Any], size: int) -> NDArray[Any]:

@@ -104,7 +104,7 @@ class Arrays:
         if self._train.offsets is not None or len(self._tested) or not len(ids):
             return [self.load(id) for id in ids]
         self._maps.read(self._train.row_bytes * self._train.count(0) * len(ids), len(ids))
-        return ClientStack(ids, *self._train.stacked([self._place(id) for id in ids]))
+        return ClientStack(ids, *self._train.stacked(self._places(ids)))
 
     def size(self, id: str) -> int:
         """Return a client's number of training rows.
@@ -113,6 +113,15 @@ class Arrays:
             DataError: there is no such client.
         """
         return self._train.count(self._place(id))
+
+    def sizes(self, ids: Sequence[str]) -> Sequence[int]:
+        """Return these clients' numbers of training rows.
+
+        Raises:
+            DataError: there is no such client.
+        """
+        sizes: list[int] = self._train.counts_of(self._places(ids)).tolist()
+        return sizes
 
     def description(self) -> ClientData:
         """Return a client that stands for all.
@@ -128,6 +137,10 @@ class Arrays:
     def _place(self, id: str) -> int:
         place = self._names.place(id)
         return place if self._order is None else int(self._order[place])
+
+    def _places(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        places = self._names.places(ids)
+        return places if self._order is None else self._order[places]
 
     def _name_of(self, place: int) -> str:
         return self._names.at(place if self._order is None else int(np.flatnonzero(self._order == place)[0]))
@@ -197,6 +210,11 @@ class _Cut:
             return np.broadcast_to(np.int64(self.x.shape[1]), self.clients)
         return np.diff(self.offsets)
 
+    def counts_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self.offsets is None:
+            return np.full(len(places), self.x.shape[1])
+        return self.offsets[places + 1] - self.offsets[places]
+
     def count(self, place: int) -> int:
         if self.offsets is None:
             return self.x.shape[1]
@@ -219,7 +237,7 @@ class _Cut:
         )
         return Rows(_taken(self.x[part], self.x_file), _taken(self.y[part], self.y_file))
 
-    def stacked(self, places: list[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def stacked(self, places: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Copies of these clients' rows, where the first axis is the clients'."""
         return _gathered(self.x, places, self.x_file), _gathered(self.y, places, self.y_file)
 
@@ -241,11 +259,11 @@ def _taken(part: NDArray[Any], file: InFile | None) -> NDArray[Any]:
     return part if file is None else file.read(part)
 
 
-def _gathered(array: NDArray[Any], places: list[int], file: InFile | None) -> NDArray[Any]:
+def _gathered(array: NDArray[Any], places: NDArray[np.int64], file: InFile | None) -> NDArray[Any]:
     if file is None:
         return array[places]
     copy = np.empty((len(places), *array.shape[1:]), array.dtype)
-    for row, place in enumerate(places):
+    for row, place in enumerate(places.tolist()):
         file.read(array[place], into=copy[row])
     return copy
 

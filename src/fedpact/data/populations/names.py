@@ -27,6 +27,14 @@ class Names(Sequence[str], ABC):
     def find(self, name: str) -> int | None:
         """Return the place of a name; None if it is not there."""
 
+    def places(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return the places of clients' names.
+
+        Raises:
+            DataError: there is no such client.
+        """
+        return np.fromiter(map(self.place, names), np.int64, len(names))
+
     def place(self, name: str) -> int:
         """Return the place of a client's name.
 
@@ -45,9 +53,13 @@ class Names(Sequence[str], ABC):
     @overload
     def __getitem__(self, key: slice) -> Sequence[str]: ...
     def __getitem__(self, key: int | slice) -> str | Sequence[str]:
+        count = len(self)
+        # Nearly all keys are such, and a cohort is made of them.
+        if type(key) is int and 0 <= key < count:
+            return self.at(key)
         if isinstance(key, slice):
-            return [self.at(place) for place in range(*key.indices(len(self)))]
-        place, count = operator.index(key), len(self)
+            return [self.at(place) for place in range(*key.indices(count))]
+        place = operator.index(key)
         if not -count <= place < count:
             raise IndexError(f"there are {count:,} clients; place {place} is none of theirs")
         return self.at(place if place >= 0 else place + count)
@@ -87,13 +99,29 @@ class Numbered(Names):
     def __init__(self, count: int) -> None:
         self._count = count
         self._digits = max(_FEWEST_DIGITS, len(str(count - 1)))
+        self._spelt = f"%0{self._digits}d"
 
     def __len__(self) -> int:
         return self._count
 
     def at(self, place: int) -> str:
         """Return the name at a place."""
-        return f"{place:0{self._digits}d}"
+        return self._spelt % place
+
+    def places(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return the places of clients' names.
+
+        Raises:
+            DataError: there is no such client.
+        """
+        if set(map(type, names)) == {str} and set(map(len, names)) == {self._digits}:
+            text = "".join(names)
+            if text.isascii() and text.isdigit():
+                places = np.fromiter(map(int, names), np.int64, len(names))
+                if places.max() < self._count:
+                    return places
+        # One of them is none: it is looked for by itself, and named.
+        return super().places(names)
 
     def find(self, name: str) -> int | None:
         """Return the place of a name."""
