@@ -7,5 +7,9 @@ TRANSFORMS = Registry(
     {
         "Clip": "fedpact.channel.clip:Clip",
         "GaussianNoise": "fedpact.channel.noise:GaussianNoise",
+        "LaplaceNoise": "fedpact.channel.noise:LaplaceNoise",
+        "Quantize": "fedpact.channel.quantize:Quantize",
+        "SecureSum": "fedpact.channel.secure_sum:SecureSum",
+        "SkellamNoise": "fedpact.channel.noise:SkellamNoise",
     },
 )

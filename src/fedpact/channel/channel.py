@@ -1,72 +1,59 @@
 """The channel: an ordered, checked chain of transforms between a client's update and the server's sum."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+import numpy as np
+
+from fedpact.channel.mask import Mask
+from fedpact.channel.noise import Noise
+from fedpact.channel.quantize import Quantize
+from fedpact.channel.rules import check_order
+from fedpact.channel.transform import RoundContext, StackTransform, StageState, Transform
+from fedpact.core.accumulator import Accumulator
+from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ChannelError
-from fedpact.core.messages import Aggregate, Update, Updates
+from fedpact.core.grid import Grid, means_of
+from fedpact.core.messages import Aggregate, Integers, Task, Update, Updates
+from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout
+from fedpact.privacy.events import Mechanism
+
+# Under noise the steps of the grid are this much smaller than the bound of an update: rounding then adds to what one
+# client can change, of a million numbers, a millionth.
+_NOISE_BITS = 30
+# By how much steps grow until a sum and its noise fit into a ring.
+_COARSER = 1.0625
 
 
-@dataclass(frozen=True)
-class RoundContext:
-    """What a stage may know of the round it works in.
+@dataclass(frozen=True, eq=False)
+class ChannelRound:
+    """A channel in one round: what all clients are told, and what some keep to themselves.
 
     Args:
-        round: the version of the task answered.
-        sensitivity: the largest L2 norm of what one client of weight 1 adds to the sum; infinite where no
-            stage bounds it.
+        contexts: for each stage what it may know.
+        expected: averaged vector → its layout as it arrives at the server; None for those of the task.
+        secrets: client → what it masks with.
+        held: what the server opens the sum with; it never leaves this process.
     """
 
-    round: int
-    sensitivity: float = inf
+    contexts: tuple[RoundContext, ...] = ()
+    expected: Mapping[str, Layout] | None = None
+    secrets: Mapping[str, Any] = field(default_factory=dict)
+    held: Any = None
 
+    @property
+    def grid(self) -> Grid | None:
+        """On which averaged vectors are summed; None where the sum chooses itself."""
+        return self.contexts[-1].grid if self.contexts else None
 
-class Transform(Protocol):
-    """One stage of a channel: a frozen dataclass whose fields are its settings."""
-
-    def bound(self, before: float, state: Any = None) -> float:
-        """Return the L2 norm that no update exceeds behind this stage, from the one that none exceeds before it.
-
-        Infinite where nothing bounds them: a stage that may enlarge an update says so here.
-        """
-        ...
-
-    def check(self, before: Sequence["Transform"], algorithm: Any, layout: Layout | None) -> None:
-        """Refuse a place in a channel, an algorithm or a model that the stage cannot do its work with.
-
-        Args:
-            before: the stages before it.
-            algorithm: the algorithm whose updates go through.
-            layout: the model's; None as long as it is not known.
-
-        Raises:
-            ChannelError: with a sentence that says what to change.
-        """
-        ...
-
-    def encode(self, update: Update, context: RoundContext) -> Update:
-        """Transform a client's update: the client half."""
-        ...
-
-    def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
-        """Transform the cohort's aggregate: the server half."""
-        ...
-
-
-@runtime_checkable
-class StackTransform(Transform, Protocol):
-    """A stage that transforms many clients' updates at once."""
-
-    def encode_stack(self, updates: Updates, context: RoundContext) -> Updates:
-        """Transform each update as `encode` does.
-
-        Raises:
-            UpdateError: a client's update is refused.
-        """
-        ...
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "held": None}
 
 
 class Channel:
@@ -87,10 +74,41 @@ class Channel:
     def __init__(self, stages: Sequence[Transform], algorithm: Any, layout: Layout | None = None) -> None:
         self.stages = tuple(stages)
         self._algorithm = algorithm
-        self._sensitivity = inf
+        check_order(self.stages)
+        bound = limit = inf
         for place, stage in enumerate(self.stages):
             stage.check(self.stages[:place], algorithm, layout)
-            self._sensitivity = stage.bound(self._sensitivity, {})
+            if isinstance(stage, Noise | Mask):
+                stage.check_bounded(bound, limit)
+            bound, limit = stage.bound(bound, {}), min(limit, stage.range_of({}))
+            if stage.kind == "compress":
+                limit = inf
+        for stage in self.stages:
+            if isinstance(stage, Noise):
+                stage.check_whole(self.stages)
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        """The stage under which the server sees the sum alone."""
+        return next((stage for stage in self.stages if isinstance(stage, Mask)), None)
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        """The stage that adds noise."""
+        return next((stage for stage in self.stages if isinstance(stage, Noise)), None)
+
+    @cached_property
+    def _by_clients(self) -> bool:
+        """Whether clients make their vectors integers themselves, instead of the server as it sums them."""
+        return bool(self.mask) or any(
+            isinstance(stage, Quantize) or (isinstance(stage, Noise) and stage.where != "central")
+            for stage in self.stages
+        )
+
+    @cached_property
+    def _remembering(self) -> dict[int, str]:
+        """Of the stages whose client halves keep something the place, and how the names of what they keep begin."""
+        return {i: f"channel.{i}." for i, stage in enumerate(self.stages) if stage.remembers}
 
     def for_model(self, layout: Layout) -> "Channel":
         """Return the channel for a model of this layout.
@@ -100,45 +118,275 @@ class Channel:
         """
         return Channel(self.stages, self._algorithm, layout)
 
-    def context(self, round: int) -> RoundContext:
-        """Return what the stages may know of a round."""
-        return RoundContext(round, self._sensitivity)
+    def init(self, layouts: Mapping[str, Layout]) -> tuple[StageState, ...]:
+        """Return what the stages' server halves keep before the first round.
 
-    def encode(self, update: Update, context: RoundContext) -> Update:
-        """Return the update as it leaves the client."""
+        Args:
+            layouts: array of the task → its layout.
+        """
+        states: list[StageState] = []
+        layouts = {name: layout.wide for name, layout in layouts.items()}
         for stage in self.stages:
-            update = stage.encode(update, context)
+            states.append(stage.init(layouts))
+            layouts = {name: stage.layout_behind(layout) for name, layout in layouts.items()}
+        return tuple(states)
+
+    def begin(
+        self,
+        task: Task,
+        ids: Sequence[str],
+        seed: Seed,
+        states: Sequence[StageState] | None = None,
+        cohort: float | None = None,
+    ) -> ChannelRound:
+        """Return the channel in one round; where sums are masked, the clients agree on their masks.
+
+        Args:
+            task: the task of the round.
+            ids: the clients asked.
+            seed: the channel's, in this round.
+            states: what the stages' server halves keep; None for what they keep at first.
+            cohort: how many clients a cohort has on average; None for as many as are asked.
+
+        Raises:
+            SecureError: too few clients are there to agree on masks.
+        """
+        if not self.stages:
+            return ChannelRound()
+        asked = len(ids)
+        if states is None:
+            states = self.init({name: vector.layout for name, vector in task.arrays.items()})
+        least = self.mask.least(asked) if self.mask else 1
+        contexts, layouts, bound = [], _wide(task), inf
+        for place, (stage, state) in enumerate(zip(self.stages, states, strict=True)):
+            contexts.append(
+                RoundContext(
+                    round=task.version,
+                    sensitivity=bound,
+                    asked=asked,
+                    cohort=asked if cohort is None else cohort,
+                    least=least,
+                    seed=seed.child("stage", place),
+                    state=state,
+                    layouts=layouts,
+                )
+            )
+            layouts = {name: stage.layout_behind(layout) for name, layout in layouts.items()}
+            bound = stage.bound(bound, state)
+        grid = self._grid(contexts, bound, layouts)
+        # Masks of clients that were given another task, or that encode otherwise, do not cancel.
+        named = _digest(task) + repr(grid).encode() if self.mask else b""
+        secrets, held = self.mask.agree(ids, contexts[-1], named) if self.mask else ({}, None)
+        known = layouts if any(stage.kind == "compress" for stage in self.stages) else None
+        return ChannelRound(tuple(replace(c, grid=grid) for c in contexts), known, secrets, held)
+
+    def _grid(
+        self, contexts: Sequence[RoundContext], bound: float, layouts: Mapping[str, Layout]
+    ) -> Grid | None:
+        """Return the grid that updates are summed on; None where the sum chooses it itself."""
+        if not (self.noise or self._by_clients):
+            return None
+        limit, mask, context = inf, self.mask, contexts[-1]
+        for stage, each in zip(self.stages, contexts, strict=True):
+            limit = inf if stage.kind == "compress" else min(limit, stage.range_of(each.state))
+        limit = min(limit, bound)
+        most = mask.most if mask else 1.0
+        quantize = next((stage for stage in self.stages if isinstance(stage, Quantize)), None)
+        if quantize:
+            grid = quantize.grid(limit, most)
+        elif mask:
+            grid = Grid.within(mask.bits, limit, context.asked, most)
+            while not self._fits(grid, mask, context, layouts) and grid.largest > 1:
+                grid = replace(grid, step=grid.step * _COARSER)
+        else:
+            grid = Grid.within(_NOISE_BITS + 1, limit, 1, most)
+        if mask and not self._fits(grid, mask, context, layouts):
+            raise ChannelError(
+                f"the sum of {context.asked} clients and its noise does not fit into the {mask.bits} bits of "
+                f"{type(mask).__name__}: set its bits higher, those of Quantize lower, or ask fewer clients."
+            )
+        return grid
+
+    def _fits(self, grid: Grid, mask: Mask, context: RoundContext, layouts: Mapping[str, Layout]) -> bool:
+        """Whether the sum over a cohort, with its noise, stays below half of the ring."""
+        noise = 0.0
+        if self.noise:
+            dimension = sum(layout.size for layout in layouts.values())
+            noise = self.noise.most(replace(context, grid=grid), dimension)
+        return grid.largest * context.asked + noise < 2 ** (mask.bits - 1)
+
+    def send(self, task: Task, round: ChannelRound) -> Task:
+        """Return the task as it goes down to the clients."""
+        for stage, context in zip(self.stages, round.contexts, strict=True):
+            task = stage.send(task, context)
+        return task
+
+    def encode(
+        self, update: Update, round: ChannelRound, kept: ClientState, keeps: ClientState
+    ) -> tuple[Update, ClientState]:
+        """Return the update as it leaves the client, and what the client keeps.
+
+        Args:
+            update: what the algorithm made.
+            round: the channel in this round.
+            kept: what the client kept from its last round.
+            keeps: what the algorithm has it keep from this one.
+
+        Raises:
+            UpdateError: the update is refused.
+        """
+        if not self.stages:
+            return update, keeps
+        for place, (stage, context) in enumerate(zip(self.stages, round.contexts, strict=True)):
+            prefix = self._remembering.get(place)
+            if prefix is None:
+                update = stage.encode(update, context)
+            else:
+                memory: ClientState = {
+                    n.removeprefix(prefix): v for n, v in kept.items() if n.startswith(prefix)
+                }
+                update, memory = stage.encode_remembering(update, memory, context)
+                others = {n: v for n, v in keeps.items() if not n.startswith(prefix)}
+                keeps = {**others, **{prefix + name: vector for name, vector in memory.items()}}
+        if self._by_clients:
+            update = self._as_integers(update, round)
+        return update, keeps
+
+    def _as_integers(self, update: Update, round: ChannelRound) -> Update:
+        update = replace(update, averaged={}, integers=self._rounded(update, round))
+        for stage, context in zip(self.stages, round.contexts, strict=True):
+            secret = round.secrets.get(update.client) if isinstance(stage, Mask) else None
+            update = stage.encode_integers(update, replace(context, secret=secret) if secret else context)
         return update
 
-    def encode_stack(self, updates: Updates, context: RoundContext) -> Updates | None:
-        """Return many clients' updates as they leave them, or None where a stage can only take one at a time.
+    def _rounded(self, update: Update, round: ChannelRound) -> Integers:
+        grid, most, generator = round.grid, inf, None
+        assert grid is not None
+        for stage, context in zip(self.stages, round.contexts, strict=True):
+            if isinstance(stage, Quantize) and stage.stochastic:
+                generator = context.seed.child("client", update.client).generator()
+            elif isinstance(stage, Noise) and generator is not None:
+                dimension = sum(vector.layout.size for vector in update.averaged.values())
+                most = stage.integer_bound(grid, context.sensitivity, dimension)
+        while True:
+            integers = grid.integers(update.averaged, update.weight, update.client, generator)
+            # Redrawn, so that the norm is within what the noise is made for (Kairouz, Liu and Steinke, 2021).
+            if most == inf or _norm(integers) <= most:
+                return integers
+
+    def encode_stack(self, updates: Updates, round: ChannelRound) -> Updates | None:
+        """Return many clients' updates as they leave them, or None where they can only be encoded one at a time.
 
         Raises:
             UpdateError: a client's update is refused.
         """
         stages = [stage for stage in self.stages if isinstance(stage, StackTransform)]
-        if len(stages) < len(self.stages):
+        if len(stages) < len(self.stages) or self._by_clients:
             return None
-        for stage in stages:
+        for stage, context in zip(stages, round.contexts, strict=True):
             updates = stage.encode_stack(updates, context)
         return updates
 
-    def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
-        """Return the aggregate as the algorithm sees it."""
-        for stage in reversed(self.stages):
+    def receive(self, update: Update, round: ChannelRound) -> Update:
+        """Return an update as it is summed.
+
+        Raises:
+            UpdateError: it is not what a client's half of the channel makes.
+        """
+        if update.packed:
+            for stage, context in zip(reversed(self.stages), reversed(round.contexts), strict=True):
+                update = stage.receive(update, context)
+        return update
+
+    def aggregate(self, sums: Accumulator, round: ChannelRound) -> tuple[Aggregate, tuple[StageState, ...]]:
+        """Return a round's aggregate as the algorithm sees it, and what the stages' server halves keep.
+
+        Raises:
+            SecureError: too few clients are left for the sum to be opened.
+        """
+        aggregate = sums.aggregate() if round.grid is None else self._opened(sums, round)
+        states = []
+        for stage, context in zip(reversed(self.stages), reversed(round.contexts), strict=True):
+            states.append(stage.after(aggregate, context))
             aggregate = stage.decode(aggregate, context)
-        return aggregate
+        return aggregate, tuple(reversed(states))
 
+    def mechanism(self, round: ChannelRound) -> Mechanism | None:
+        """Return the noise of a round as accountants know it; None where none is added."""
+        if not self.noise:
+            return None
+        return self.noise.mechanism(round.contexts[self.stages.index(self.noise)], self._dimension(round))
 
-def check_may_change(stage: Transform, algorithm: Any) -> None:
-    """Refuse a stage that changes updates, with an algorithm whose clients build on what they sent.
+    def _dimension(self, round: ChannelRound) -> int:
+        """Return how many numbers a client's averaged vectors have as they are summed."""
+        layouts = round.contexts[-1].layouts if round.expected is None else round.expected
+        return sum(layout.size for layout in layouts.values())
 
-    Raises:
-        ChannelError: the algorithm has `keeps_updates` set.
-    """
-    if getattr(algorithm, "keeps_updates", False):
-        raise ChannelError(
-            f"{type(stage).__name__} changes updates on their way, but the clients of {type(algorithm).__name__} "
-            f"go on from what they sent, so that they and the server would no longer agree; take "
-            f"{type(stage).__name__} out of the channel, or train with FedAvg."
+    def seen(self) -> str:
+        """Return what the server sees of a client's update, in a clause."""
+        how = (
+            "with the client's own noise on it" if self.noise and self.noise.where == "local" else "as it is"
         )
+        if self.mask:
+            return self.mask.seen()
+        packed = [
+            type(stage).__name__
+            for stage in self.stages
+            if stage.kind in ("clip", "compress", "pack", "quantize")
+        ]
+        behind = f", behind {', '.join(packed)}" if packed else ""
+        return f"each client's update {how}{behind}"
+
+    def traffic(
+        self, round: ChannelRound, sent: Mapping[str, int]
+    ) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """Return client → the bytes that it was sent besides the task, and that it sent in all.
+
+        Args:
+            round: the channel in this round.
+            sent: client → the bytes of its update.
+        """
+        return self.mask.traffic(round.held, sent) if self.mask else ({}, sent)
+
+    def measured(self, notes: Mapping[str, float], round: ChannelRound) -> dict[str, float]:
+        """Return what the stages measured in a round: at the clients, added up, and at the server."""
+        measured = dict(notes)
+        if self.noise and round.grid:
+            place = self.stages.index(self.noise)
+            dimension = self._dimension(round)
+            context = round.contexts[place]
+            measured["noise.std"] = self.noise.std(context, dimension)
+            bound = self.noise.integer_bound(round.grid, context.sensitivity, dimension) * round.grid.step
+            measured["noise.rounding_inflation"] = bound / context.sensitivity
+        return measured
+
+    def _opened(self, sums: Accumulator, round: ChannelRound) -> Aggregate:
+        aggregate, total = sums.aggregate(means=False), sums.integers()
+        if self.mask:
+            opened = self.mask.open(total, sorted(sums.clients), round.held, round.contexts[-1])
+            total = opened.integers
+            aggregate = replace(aggregate, weight=opened.weight, metrics=opened.metrics, count=opened.count)
+        for stage, context in zip(reversed(self.stages), reversed(round.contexts), strict=True):
+            total = stage.decode_integers(total, context)
+        # With noise the mean must not depend on how many clients answered: one more or less would show.
+        divisor = round.contexts[-1].cohort if self.noise else aggregate.weight
+        return replace(aggregate, weight=divisor, means=means_of(total, divisor))
+
+
+def _digest(task: Task) -> bytes:
+    """Return what names a task."""
+    digest = hashlib.sha256(f"{task.verb} {task.version}".encode())
+    for name, vector in sorted(task.arrays.items()):
+        digest.update(name.encode() + b"\0" + vector.layout.digest.encode())
+        digest.update(vector.buffer.data)
+    return digest.digest()
+
+
+def _norm(integers: Integers) -> float:
+    return math.hypot(
+        *(float(np.linalg.norm(array.astype(np.float64))) for array in integers.arrays.values())
+    )
+
+
+def _wide(task: Task) -> dict[str, Layout]:
+    return {name: vector.layout.wide for name, vector in task.arrays.items()}

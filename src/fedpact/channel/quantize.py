@@ -11,7 +11,14 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from fedpact.channel.transform import Kind, RoundContext, StageState, Transform, check_averages, check_may_change
+from fedpact.channel.transform import (
+    Kind,
+    RoundContext,
+    StageState,
+    Transform,
+    check_averages,
+    check_may_change,
+)
 from fedpact.core.errors import ChannelError, ConfigError
 from fedpact.core.grid import Grid
 from fedpact.core.messages import Update

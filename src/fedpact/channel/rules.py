@@ -1,4 +1,4 @@
-"""Which stages may stand in a channel, and in which order: one list of rules, for the check and for the documentation."""
+"""Which stages may stand in a channel, and in which order: one list of rules, for the check and the documentation."""
 
 from collections.abc import Iterator, Sequence
 from typing import get_args
@@ -11,7 +11,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # What is refused of a stage of one kind before one of another: the reason, and what to do.
 _PAIRS: dict[tuple[Kind, Kind], str] = {
     ("pack", "clip"): "the bound would hold for what was packed and not for what is sent; put {b} before {a}",
-    ("pack", "compress"): "packed vectors cannot be compressed as vectors; put {b} before {a}, or take one of them",
+    (
+        "pack",
+        "compress",
+    ): "packed vectors cannot be compressed as vectors; put {b} before {a}, or take one of them",
     ("pack", "pack"): "vectors are packed once; take {a} or {b} out of the channel",
     (
         "pack",
@@ -32,14 +35,26 @@ _PAIRS: dict[tuple[Kind, Kind], str] = {
     ("quantize", "compress"): "{b} makes other numbers of the rounded ones; put it before {a}",
     ("quantize", "pack"): "{b} would pack numbers that are already integers; take one of the two",
     ("quantize", "quantize"): "numbers are rounded to one grid; take one of the two",
-    ("noise", "clip"): "noise that is clipped no longer has the distribution it is accounted for; put {b} before {a}",
+    (
+        "noise",
+        "clip",
+    ): "noise that is clipped no longer has the distribution it is accounted for; put {b} before {a}",
     ("noise", "compress"): "noise belongs to the numbers that are released; put {b} before {a}",
     ("noise", "pack"): "noise belongs to the numbers that are released; put {b} before {a}",
-    ("noise", "quantize"): "noise that is rounded no longer lies on the grid it is accounted for; put {b} before {a}",
+    (
+        "noise",
+        "quantize",
+    ): "noise that is rounded no longer lies on the grid it is accounted for; put {b} before {a}",
     ("noise", "noise"): "two noises would be accounted for as one; give one of them the larger multiplier",
-    ("mask", "clip"): "a masked update is uniform noise to everybody, and cannot be clipped; put {b} before {a}",
+    (
+        "mask",
+        "clip",
+    ): "a masked update is uniform noise to everybody, and cannot be clipped; put {b} before {a}",
     ("mask", "compress"): "a masked update is uniform noise, and cannot be compressed; put {b} before {a}",
-    ("mask", "pack"): "a masked update is uniform noise, and cannot be compressed; take {b} out of the channel",
+    (
+        "mask",
+        "pack",
+    ): "a masked update is uniform noise, and cannot be compressed; take {b} out of the channel",
     ("mask", "quantize"): "masks are added to integers; put {b} before {a}",
     ("mask", "noise"): "noise behind a mask would be added to what nobody can read; put {b} before {a}",
     ("mask", "mask"): "updates are masked once; take one of the two",

@@ -29,7 +29,9 @@ class RoundContext:
         round: the version of the task answered.
         sensitivity: the L2 norm that what one client of weight 1 adds does not exceed before this stage, over all its
             averaged vectors together. Infinite where no stage bounds it.
-        cohort: how many clients are asked: the denominator of a mean that must not tell how many answered.
+        asked: how many clients are asked;
+        cohort: how many are expected to be, by the job: the denominator of a mean that must not tell how many answered;
+        least: and how many are in a sum that is opened, at least.
         seed: the stage's own stream in this round, the same for the server and all clients; nothing secret is drawn
             from it. A client's own draws come from `seed.child("client", id)`.
         state: what the stage's server half keeps, as it was when the round began.
@@ -40,7 +42,9 @@ class RoundContext:
 
     round: int
     sensitivity: float = inf
-    cohort: int = 1
+    asked: int = 1
+    cohort: float = 1
+    least: int = 1
     seed: Seed = field(default_factory=lambda: Seed.of(0))
     state: StageState = field(default_factory=dict)
     layouts: Mapping[str, Layout] = field(default_factory=dict)

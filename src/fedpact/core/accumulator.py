@@ -20,9 +20,9 @@ from fedpact.core.exact import (
     weight_units,
     wide_units,
 )
-from fedpact.core.messages import Aggregate, Statistic, Task, Term, Update, UpdateKind, Updates
+from fedpact.core.messages import Aggregate, Integers, Statistic, Task, Term, Update, UpdateKind, Updates
 from fedpact.core.stack import Stack
-from fedpact.core.vector import Vector
+from fedpact.core.vector import Layout, Vector
 
 _LARGEST_COUNT = np.iinfo(np.int64).max
 
@@ -36,6 +36,8 @@ class Accumulator:
         total_weight: an upper bound on the sum of the cohort's weights.
         population: how many clients there were to sample from.
         integers: called with a vector's name and size for an int64 array to sum it in; None for arrays of its own.
+        expected: averaged vector → its layout, where it is known; None for those of the task, widened.
+        fraction_bits: vectors are summed in steps of 2^-fraction_bits; None for the finest that cannot overflow.
     """
 
     def __init__(
@@ -45,12 +47,17 @@ class Accumulator:
         total_weight: float,
         population: int,
         integers: Callable[[str, int], NDArray[np.int64]] | None = None,
+        expected: Mapping[str, Layout] | None = None,
+        fraction_bits: int | None = None,
     ) -> None:
         self.task = task
         self.limit = limit
         self.total_weight = total_weight
         self.population = population
         self._integers = integers
+        self._expected = expected
+        self._fraction_bits = fraction_bits
+        self._total: Integers | None = None
         self.clients: set[str] = set()
         # In multiples of 2^-64.
         self._weight = 0
@@ -87,23 +94,27 @@ class Accumulator:
         sender = f'client "{update.client}"'
         weight = weight_units(update.weight, update.client)
         terms = {name: _integers(value, f"{sender}: {name}") for name, value in update.summed.items()}
-        self._check(sender, {update.client}, update.kind, update.averaged, terms)
+        self._check(sender, {update.client}, update.kind, update.averaged, terms, update.integers)
         # What can be refused is computed first, so that nothing is kept of an update that is.
         summed = self._summed_with(sender, terms)
         averaged = self._averaged or self._sums_like(update.averaged)
         added: list[str] = []
+        total = self._total
         try:
             for name, vector in update.averaged.items():
                 averaged[name].add(vector, update.weight, update.client)
                 added.append(name)
             # After the vectors: where training diverged, it is they that tell which weight did.
             metrics = self._metrics_with(_metrics(update.metrics, sender))
+            if update.integers:
+                total = self._total_with(update.integers, sender)
         except UpdateError:
             for name in added:
                 averaged[name].remove(update.averaged[name], update.weight)
             raise
         if self.task.answers == "collect":
             self._answers[update.client] = update.answer
+        self._total = total
         self._keep({update.client}, update.kind, averaged, summed, metrics, weight)
 
     def add_stack(self, updates: Updates) -> dict[str, UpdateError]:
@@ -160,7 +171,7 @@ class Accumulator:
         if other.task.version != self.task.version:
             raise UpdateError("two partial sums of different versions of the model cannot be merged.")
         sender = "a partial sum"
-        self._check(sender, other.clients, other.kind, other._averaged, other._summed)
+        self._check(sender, other.clients, other.kind, other._averaged, other._summed, other._total)
         summed, metrics = self._summed_with(sender, other._summed), self._metrics_with(other._metrics)
         averaged = self._averaged or self._sums_like(other._averaged)
         for name, partial in other._averaged.items():
@@ -170,18 +181,80 @@ class Accumulator:
         for name, partial in other._averaged.items():
             averaged[name].merge(partial)
         self._answers.update(other._answers)
+        if other._total is not None:
+            self._total = self._total_with(other._total, sender)
         self._keep(other.clients, other.kind, averaged, summed, metrics, other._weight)
 
     def __getstate__(self) -> dict[str, Any]:
         # A partial sum goes to whoever gave the task: its arrays would only double what travels.
-        return {**vars(self), "task": replace(self.task, arrays={}, parameters={}), "_integers": None}
+        task = replace(self.task, arrays={}, parameters={})
+        return {**vars(self), "task": task, "_integers": None, "_expected": None}
+
+    def _layout(self, name: str) -> Layout | None:
+        """Return the layout that an averaged vector has to have, where it is known."""
+        if self._expected is not None:
+            return self._expected.get(name)
+        return self.task.arrays[name].layout.wide if name in self.task.arrays else None
 
     def _sums_like(self, vectors: Mapping[str, Vector | Stack | FixedPointSum]) -> dict[str, FixedPointSum]:
         sums = {}
         for name, vector in vectors.items():
             integers = self._integers(name, vector.layout.size) if self._integers else None
-            sums[name] = FixedPointSum(vector.layout, self.limit, self.total_weight, integers)
+            sums[name] = FixedPointSum(
+                vector.layout, self.limit, self.total_weight, integers, self._fraction_bits
+            )
         return sums
+
+    def _total_with(self, sent: Integers, sender: str) -> Integers:
+        """Add integers to the total, in place once there is one; what is refused leaves it as it was."""
+        total = self._total
+        if total is None:
+            arrays = {}
+            for name, array in sent.arrays.items():
+                if isinstance(array, np.ndarray):
+                    sum = (
+                        self._integers(name, array.size) if self._integers else np.empty(array.size, np.int64)
+                    )
+                    sum[:] = array
+                else:
+                    sum = array
+                arrays[name] = sum
+            return replace(sent, arrays=arrays)
+        expected = (total.step, total.ring_bits, total.numbers, total.layouts)
+        if (sent.step, sent.ring_bits, sent.numbers, sent.layouts) != expected or any(
+            len(sent.arrays.get(name, ())) != len(array) for name, array in total.arrays.items()
+        ):
+            raise UpdateError(
+                f"{sender} sent integers of other vectors, or of another grid, than the rest of its cohort; every "
+                "client of a round runs the same channel."
+            )
+        for name, array in sent.arrays.items():
+            if isinstance(array, np.ndarray):
+                total.arrays[name][:] += array
+        return replace(
+            total,
+            arrays={
+                name: array if isinstance(array, np.ndarray) else array + sent.arrays[name]
+                for name, array in total.arrays.items()
+            },
+        )
+
+    def integers(self) -> Integers:
+        """Return the sum of the vectors as integers, where they were summed on a grid.
+
+        Raises:
+            UpdateError: nothing was added.
+        """
+        if self._total is not None:
+            return self._total
+        if not self._averaged:
+            raise UpdateError("no update arrived, so there is nothing to aggregate.")
+        first = next(iter(self._averaged.values()))
+        return Integers(
+            2.0**-first.fraction_bits,
+            {name: partial.integers for name, partial in self._averaged.items()},
+            {name: partial.layout for name, partial in self._averaged.items()},
+        )
 
     def _summed_with(self, sender: str, terms: Mapping[str, Term]) -> dict[str, Term]:
         return {
@@ -208,8 +281,11 @@ class Accumulator:
         self._metrics.update(metrics)
         self._weight += weight
 
-    def aggregate(self) -> Aggregate:
+    def aggregate(self, means: bool = True) -> Aggregate:
         """Return the aggregate of all that was added.
+
+        Args:
+            means: whether to take the means of the vectors.
 
         Raises:
             UpdateError: nothing was added.
@@ -221,7 +297,7 @@ class Accumulator:
             count=self.count,
             weight=float(self.weight),
             population=self.population,
-            means={name: partial.mean() for name, partial in self._averaged.items()},
+            means={name: partial.mean() for name, partial in self._averaged.items()} if means else {},
             sums=dict(self._summed),
             metrics={name: total / WIDE_UNIT for name, total in self._metrics.items()},
             answers=dict(sorted(self._answers.items())),
@@ -234,6 +310,7 @@ class Accumulator:
         kind: UpdateKind,
         averaged: Mapping[str, Vector | Stack | FixedPointSum],
         summed: Mapping[str, Term],
+        sent: Integers | None = None,
     ) -> None:
         twice = min(clients & self.clients, default=None)
         if twice is not None:
@@ -244,18 +321,21 @@ class Accumulator:
         wanted, whose = (self.kind, "the others sent") if self.kind else (self.task.kind, "the task asks for")
         if wanted not in (None, kind):
             raise UpdateError(f"{sender} sent a {kind} where {whose} a {wanted}; the two cannot be added.")
-        for name in averaged.keys() & self.task.arrays.keys():
-            wide = self.task.arrays[name].layout.wide
-            if averaged[name].layout != wide:
+        layouts = {name: vector.layout for name, vector in averaged.items()}
+        for name, layout in (sent.layouts if sent else layouts).items():
+            known = self._layout(name)
+            if known is not None and layout != known:
                 raise UpdateError(
-                    f"{sender} sent other arrays than the round expects: {wide.difference(averaged[name].layout)}."
+                    f"{sender} sent other arrays than the round expects: {known.difference(layout)}."
                 )
         if self.kind is None:
             return
-        for sent, expected in ((averaged, self._averaged), (summed, self._summed)):
-            if sent.keys() != expected.keys():
+        if (sent is None) != (self._total is None):
+            raise UpdateError(f"{sender} did not send integers where its cohort did, or the other way round.")
+        for given, expected in ((averaged, self._averaged), (summed, self._summed)):
+            if given.keys() != expected.keys():
                 raise UpdateError(
-                    f"{sender} sent the arrays {_names(sent)}; the rest of its cohort sent {_names(expected)}."
+                    f"{sender} sent the arrays {_names(given)}; the rest of its cohort sent {_names(expected)}."
                 )
         for name, term in summed.items():
             if term.shape != self._summed[name].shape:

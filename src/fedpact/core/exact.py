@@ -91,6 +91,7 @@ class FixedPointSum:
         limit: the declared range: every |value| ≤ limit.
         total_weight: an upper bound on the sum of all weights.
         integers: where to sum, int64 [layout.size]; it is set to 0. None for an array of its own.
+        fraction_bits: steps are 2^-fraction_bits; None for the finest that cannot overflow.
 
     Raises:
         ConfigError: the range or the total is not a number that sums can be scaled by, or their product is
@@ -104,6 +105,7 @@ class FixedPointSum:
         limit: float,
         total_weight: float,
         integers: NDArray[np.int64] | None = None,
+        fraction_bits: int | None = None,
     ) -> None:
         if not 1 / _LARGEST <= limit <= _LARGEST:
             raise ConfigError(f"the declared range is ±{limit:g}; it must be between 2^-64 and 2^64.")
@@ -128,6 +130,8 @@ class FixedPointSum:
                 f"would be rounded to multiples of {2.0**-self.fraction_bits:g}, and smaller ones to 0; declare "
                 f"an update_range of 2^{widest} or less."
             )
+        if fraction_bits is not None:
+            self.fraction_bits = min(self.fraction_bits, fraction_bits)
         self.integers: NDArray[np.int64] = np.empty(layout.size, np.int64) if integers is None else integers
         self.integers[:] = 0
         # In multiples of 2^-64: fractions take five times as long to be added and compared.

@@ -6,7 +6,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -36,6 +36,7 @@ class Job(BaseModel):
         channel: the stages between a client's update and the sum.
         rounds: the number of rounds, at most.
         cohort: how many clients take part in a round: a number, a share in (0, 1], or None for all.
+        sampling: whether that is exactly so many ("fixed"), or each client by a coin of its own ("poisson").
         quorum: how many of them must answer: a number, or a share in (0, 1] of the cohort.
         timeout_s: how long one client may take, in seconds; None for no limit.
         update_range: the declared range of every averaged value: |value| ≤ update_range.
@@ -58,6 +59,7 @@ class Job(BaseModel):
     channel: tuple[Spec, ...] = ()
     rounds: int = Field(default=10, ge=1)
     cohort: int | float | None = None
+    sampling: Literal["fixed", "poisson"] = "fixed"
     quorum: int | float = 1
     timeout_s: float | None = Field(default=None, gt=0)
     update_range: float = Field(default=65536.0, ge=2.0**-64, le=2.0**64)
@@ -156,8 +158,9 @@ class Job(BaseModel):
     def _said(self, left_out: set[str]) -> dict[str, Any]:
         settings = self.model_dump(mode="json", exclude={"data", "initial", *left_out})
         # A setting that was added later says nothing at its default: jobs that were approved before keep their digest.
-        if self.evaluate_cohort is None:
-            settings.pop("evaluate_cohort", None)
+        for name in ("evaluate_cohort", "sampling"):
+            if getattr(self, name) == Job.model_fields[name].default:
+                settings.pop(name, None)
         return {**settings, "data": self.reading}
 
     @property

@@ -79,7 +79,7 @@ class Task:
         return sum(vector.layout.nbytes for vector in self.arrays.values())
 
 
-# Arrays have no one truth value, so updates and aggregates are compared by identity.
+# Arrays have no one truth value, so these are compared by identity.
 @dataclass(frozen=True, eq=False)
 class Integers:
     """An update's averaged vectors as integers, or the sum of such.
@@ -90,6 +90,7 @@ class Integers:
             they are residues modulo 2^ring_bits.
         layouts: vector → its layout.
         ring_bits: the bits of the ring in which they are summed; None for int64, which they do not leave.
+        numbers: what the numbers are called that travel beside them, under a mask.
         nbytes: the bytes in which they are sent.
     """
 
@@ -97,6 +98,7 @@ class Integers:
     arrays: Mapping[str, NDArray[np.int64]]
     layouts: Mapping[str, Layout]
     ring_bits: int | None = None
+    numbers: tuple[str, ...] = ()
     nbytes: int = 0
 
 

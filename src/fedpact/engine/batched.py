@@ -149,7 +149,7 @@ def _take(work: Work, updates: Updates, kept: Sequence[Any], seconds: float, int
     """Take in answers as they leave the clients; where a stage refuses one, or knows no stacks, one by one."""
     channel = work.setting.channel
     try:
-        encoded = channel.encode_stack(updates, work.context)
+        encoded = channel.encode_stack(updates, work.channel)
     except UpdateError:
         encoded = None
     if encoded is not None:
@@ -158,10 +158,12 @@ def _take(work: Work, updates: Updates, kept: Sequence[Any], seconds: float, int
     each = seconds / len(updates.clients)
     for place, id in enumerate(updates.clients):
         try:
-            update = channel.encode(updates.one(place), work.context)
+            update, keeps = channel.encode(
+                updates.one(place), work.channel, work.kept.get(id, {}), kept[place]
+            )
         except FATAL:
             raise
         except Exception as error:
             intake.fail(id, error, each)
         else:
-            intake.take(update, kept[place], each)
+            intake.take(update, keeps, each)

@@ -150,7 +150,7 @@ def judging(
         cohort: how many of those that hold rows aside are asked: a number, a share, or None for all.
     """
     algorithm = Evaluate()
-    return Setting(algorithm, model, population, Channel((), algorithm), Rules(cohort, quorum), seed)
+    return Setting(algorithm, model, population, Channel((), algorithm), Rules(cohort, quorum=quorum), seed)
 
 
 def evaluate_clients(engine: Engine, setting: Setting, weights: Vector, round: int) -> Evaluation | None:

@@ -10,6 +10,7 @@ from fedpact.core.errors import CheckpointError, ConfigError, ModelError
 from fedpact.core.job import Job
 from fedpact.engine.auto import Arithmetic
 from fedpact.engine.preparation import Preparation
+from fedpact.engine.privacy import Spent
 from fedpact.engine.runner import Progress
 from fedpact.store.files import cannot, locked, remove_leftovers, write_atomically
 from fedpact.store.records import Records
@@ -135,6 +136,9 @@ class RunFolder:
         progress.state = contents["state"]
         progress.kept.restore(contents["kept"])
         progress.clients.restore(contents["clients"])
+        if "channel" in contents:
+            progress.channel = tuple(contents["channel"])
+            progress.spent = Spent.of(contents["spent"])
         for records, name in ((self._history, "history"), (self._failures, "failures")):
             records.cut(contents[name])
         progress.history.clear()

@@ -5,7 +5,7 @@ from typing import Any
 
 from fedpact.algorithms import ALGORITHMS
 from fedpact.channel import TRANSFORMS
-from fedpact.channel.channel import Transform
+from fedpact.channel.transform import Transform
 from fedpact.core.algorithm import Algorithm
 from fedpact.core.errors import ConfigError
 from fedpact.core.model import Kind

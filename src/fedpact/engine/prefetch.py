@@ -10,14 +10,19 @@ from fedpact.core.messages import Cohort, Cycle, Recipients
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.engine.population import Population, holding_tests, load_all, reads_files, version
-from fedpact.engine.sampler import choose, count_of
+from fedpact.engine.sampler import Sampling, choose, count_of
 
 # Clients that are read at once, where the population can: few, so that the first do not wait for the last.
 _AT_ONCE = 32
 
 
 def next_cohort(
-    to: Recipients, population: Population, cohort: int | float | None, round: int, seed: Seed
+    to: Recipients,
+    population: Population,
+    cohort: int | float | None,
+    round: int,
+    seed: Seed,
+    sampling: Sampling = "fixed",
 ) -> Sequence[str]:
     """Return whom a round will ask, before it begins: the seed, the round and the names decide it.
 
@@ -29,10 +34,11 @@ def next_cohort(
         cohort: the job's cohort: a number, a share, or None for all.
         round: the round.
         seed: the job's.
+        sampling: how it is drawn.
     """
     ids = population.ids(round)
     few = isinstance(to, Cycle) or (isinstance(to, Cohort) and count_of(cohort, len(ids)) < len(ids))
-    return choose(to, ids, cohort, round, seed) if few else ()
+    return choose(to, ids, cohort, round, seed, sampling) if few else ()
 
 
 class Prefetched:

@@ -151,6 +151,7 @@ class Round:
             kept={id: self._layouts.meet_all(state) for id, state in answers.kept.items()},
             seconds=dict(answers.seconds),
             upload_bytes=dict(answers.upload_bytes),
+            notes=dict(answers.notes),
             failures=dict(answers.failures),
         )
         taken.sums = answers.sums

@@ -17,6 +17,7 @@ from fedpact.engine.evaluation import Evaluation
 from fedpact.engine.fitted import MODEL_FILE, Fitted
 from fedpact.engine.population import Population, is_among
 from fedpact.engine.runner import Progress
+from fedpact.privacy.statement import Statement
 from fedpact.store.files import cannot, write_atomically
 from fedpact.store.modelfile import read_metadata
 
@@ -44,6 +45,7 @@ class Result:
         evaluation: of the final model on held-out rows; None if no client holds any aside.
         stopped: why the run ended.
         engine: who ran the clients, and why that engine was chosen.
+        privacy: what the run kept secret from whom.
     """
 
     job: Job
@@ -54,6 +56,7 @@ class Result:
     evaluation: Evaluation | None
     stopped: str
     engine: str
+    privacy: Statement
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class Result:
         population: Population,
         stopped: str,
         engine: str,
+        privacy: Statement,
     ) -> "Result":
         """Return the result of a run that has made this progress."""
         import pandas as pd
@@ -94,6 +98,7 @@ class Result:
             evaluation,
             stopped,
             engine,
+            privacy,
         )
 
     @property
@@ -168,6 +173,7 @@ class Result:
             "digest": self.job.digest,
             "stopped": self.stopped,
             "engine": self.engine,
+            "privacy": self.privacy.to_json(),
             "failures": self.failures.to_dict(orient="records"),
             "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
         }
@@ -202,6 +208,7 @@ class Result:
                 None if evaluation is None else Evaluation.from_json(evaluation),
                 summary["stopped"],
                 summary["engine"],
+                Statement.from_json(summary["privacy"]),
             )
         except FileNotFoundError as error:
             raise ModelError(f'"{folder}" holds no finished run: "{error.filename}" is missing.') from None

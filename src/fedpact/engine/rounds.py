@@ -1,16 +1,19 @@
 """One round: ask, sum exactly as answers come, and hand the algorithm the aggregate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from fedpact.channel.transform import StageState
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import QuorumError
 from fedpact.core.messages import Aggregate, Task
 from fedpact.engine.population import Counted, Population
+from fedpact.engine.privacy import release_of
 from fedpact.engine.sampler import choose, count_of
 from fedpact.engine.work import Engine, Intake, Setting, Work, reason
+from fedpact.privacy.events import Release
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Outcome:
         seconds: client → how long it took.
         download_bytes: arrays sent down, over all clients asked.
         upload_bytes: client → arrays sent up.
+        states: what the stages of the channel keep at the server.
+        notes: what they measured.
+        release: what was released about a client; None where there is no noise.
     """
 
     aggregate: Aggregate
@@ -34,6 +40,9 @@ class Outcome:
     seconds: Mapping[str, float]
     download_bytes: int
     upload_bytes: Mapping[str, int]
+    states: tuple[StageState, ...] = ()
+    notes: Mapping[str, float] = field(default_factory=dict)
+    release: Release | None = None
 
 
 def asked(setting: Setting, task: Task, round: int) -> list[str]:
@@ -43,7 +52,12 @@ def asked(setting: Setting, task: Task, round: int) -> list[str]:
         ConfigError: a client named in the task is not there.
     """
     present = setting.population.ids(round)
-    return choose(task.to, present, setting.rules.cohort, round, setting.seed)
+    return choose(task.to, present, setting.rules.cohort, round, setting.seed, setting.rules.sampling)
+
+
+def expected(setting: Setting, round: int) -> float:
+    """Return how many clients a cohort has on average: a number that tells nothing of who is in it."""
+    return float(count_of(setting.rules.cohort, len(setting.population.ids(round))))
 
 
 def hold_round(
@@ -53,6 +67,8 @@ def hold_round(
     kept: Mapping[str, ClientState],
     round: int,
     ids: Sequence[str] | None = None,
+    states: Sequence[StageState] | None = None,
+    charge: Callable[[Release], None] | None = None,
 ) -> Outcome:
     """Ask the clients that a task is for and add up their answers; failures are recorded and left out.
 
@@ -63,6 +79,8 @@ def hold_round(
         kept: what clients kept from earlier rounds.
         round: the round, for the choice of clients and the random streams.
         ids: the clients asked, as `asked` gives them; None to choose them here.
+        states: what the stages of the channel keep at the server; None for what they keep at first.
+        charge: called with what will be released about a client, before it is.
 
     Raises:
         QuorumError: fewer clients answered than the quorum; every reason is named.
@@ -70,9 +88,13 @@ def hold_round(
     """
     ids = asked(setting, task, round) if ids is None else ids
     weights, failures = _weights(setting.population, ids, task)
-    context = setting.channel.context(task.version)
+    channel = setting.channel
+    opened = channel.begin(
+        task, list(weights), setting.seed.child("channel", round), states, expected(setting, round)
+    )
+    task = channel.send(task, opened)
     stream = setting.seed.child("round", round, task.verb)
-    work = Work(setting, task, kept, context, stream, weights, len(setting.population.ids(round)))
+    work = Work(setting, task, kept, opened, stream, weights, len(setting.population.ids(round)))
     intake = Intake(work, failures=failures)
     engine.ask(work, list(weights), intake)
     needed = max(1, count_of(setting.rules.quorum, len(ids)))
@@ -82,14 +104,23 @@ def hold_round(
             f"round {round + 1}: {intake.sums.count} of {len(ids)} clients answered, {needed} are needed. {reasons}",
             intake.failures,
         ) from intake.first_error
+    release = release_of(setting, opened, work.present)
+    if release is not None and charge is not None:
+        # Before it is made: a release that was not paid for cannot be taken back.
+        charge(release)
+    aggregate, kept_states = channel.aggregate(intake.sums, opened)
+    down, up = channel.traffic(opened, intake.upload_bytes)
     return Outcome(
-        aggregate=setting.channel.decode(intake.sums.aggregate(), context),
+        aggregate=aggregate,
         kept=intake.kept,
         asked=ids,
         failures=intake.failures,
         seconds=intake.seconds,
-        download_bytes=task.nbytes * len(weights),
-        upload_bytes=intake.upload_bytes,
+        download_bytes=task.nbytes * len(weights) + sum(down.values()),
+        upload_bytes=up,
+        states=kept_states,
+        notes=channel.measured(intake.notes, opened),
+        release=release,
     )
 
 

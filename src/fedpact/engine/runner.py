@@ -1,6 +1,7 @@
 """The round loop: ask, sum, step, evaluate, record, keep, and stop when it is time."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -8,16 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from fedpact.channel.transform import StageState
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.messages import Cohort, Recipients
 from fedpact.core.settings import check_counts
 from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
 from fedpact.engine.prefetch import Prefetched, next_cohort
+from fedpact.engine.privacy import Spent
 from fedpact.engine.rounds import Outcome, asked, hold_round
 from fedpact.engine.stop import goodness
 from fedpact.engine.work import Engine, Setting
 from fedpact.learn.metrics import check_name
+from fedpact.privacy.events import Release
+from fedpact.privacy.ledger import Ledger
 from fedpact.store.history import History, Record
 from fedpact.store.states import ClientStates, StatesInMemory
 from fedpact.store.totals import ClientTotals
@@ -63,6 +68,8 @@ class Progress:
         kept: what clients keep between rounds.
         history: a record for each round.
         clients: each client's rounds, failures, seconds and upload_bytes, added up.
+        channel: what the stages of the channel keep at the server.
+        spent: what was released about clients.
         failures: every failure: round, client and reason.
     """
 
@@ -70,6 +77,8 @@ class Progress:
     kept: ClientStates = field(default_factory=StatesInMemory)
     history: History = field(default_factory=History)
     clients: ClientTotals = field(default_factory=ClientTotals)
+    channel: tuple[StageState, ...] | None = None
+    spent: Spent = field(default_factory=lambda: Spent(Counter()))
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     def note_failures(self, round: int, reasons: Mapping[str, str], when: str = "") -> None:
@@ -85,7 +94,10 @@ class Progress:
     def contents(self) -> dict[str, Any]:
         """Return what a checkpoint holds itself; the records of rounds and failures have files of their own."""
         kept = self.kept.contents(len(self.history))
-        return {"state": self.state, "kept": kept, "clients": self.clients.contents()}
+        contents = {"state": self.state, "kept": kept, "clients": self.clients.contents()}
+        if self.channel:
+            contents |= {"channel": list(self.channel), "spent": self.spent.contents()}
+        return contents
 
 
 # Saves a checkpoint with its score, which is larger for a better model, or None.
@@ -100,13 +112,22 @@ class Runner:
         stop_rules: the stop rules.
         engine: who runs the clients.
         setting: algorithm, model, clients, channel and rules.
+        ledger: what is charged for every release about a client; None for nothing.
     """
 
-    def __init__(self, job: Job, stop_rules: Sequence[Any], engine: Engine, setting: Setting) -> None:
+    def __init__(
+        self,
+        job: Job,
+        stop_rules: Sequence[Any],
+        engine: Engine,
+        setting: Setting,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._job = job
         self._stop_rules = stop_rules
         self._engine = engine
         self._setting = setting
+        self._ledger = ledger
         self._algorithm: Any = setting.algorithm
         self._announced = False
         self._evaluated: tuple[int, Evaluation | None] | None = None
@@ -151,6 +172,10 @@ class Runner:
                 progress.note_failures(round, evaluation.failures, "evaluation: ")
         return self._evaluated[1]
 
+    def _charge(self, release: Release) -> None:
+        if self._ledger is not None:
+            self._ledger.charge([release], purpose=f"{self._job.name} {self._job.digest[:12]}")
+
     def _ended(self, progress: Progress) -> str | None:
         if len(progress.history) >= self._job.rounds:
             return f"all {self._job.rounds} rounds done"
@@ -181,7 +206,9 @@ class Runner:
         setting = self._setting if number else self._at_first
         ids = asked(setting, task, number)
         self._load_ahead(task.to, ids, number)
-        outcome = hold_round(self._engine, setting, task, progress.kept.view(ids), number, ids)
+        outcome = hold_round(
+            self._engine, setting, task, progress.kept.view(ids), number, ids, progress.channel, self._charge
+        )
         state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
         try:
             for id, keeps in outcome.kept.items():
@@ -191,7 +218,8 @@ class Runner:
             progress.kept.discard()
             raise
         progress.kept.commit()
-        progress.state = state
+        progress.state, progress.channel = state, outcome.states
+        progress.spent.note(outcome.release, outcome.aggregate.count, len(ids))
         record = _record(number + 1, outcome)
         _note_clients(progress, number + 1, outcome)
         every = self._job.evaluate_every
@@ -213,7 +241,7 @@ class Runner:
             population.announce(ids)
             self._announced = True
         if round + 1 < self._job.rounds:
-            population.announce(next_cohort(to, population, rules.cohort, round + 1, seed))
+            population.announce(next_cohort(to, population, rules.cohort, round + 1, seed, rules.sampling))
 
 
 def _record(round: int, outcome: Outcome) -> dict[str, Any]:

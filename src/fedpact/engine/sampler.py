@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,16 @@ from fedpact.core.messages import Cohort, Cycle, Everyone, Recipients
 from fedpact.core.seeds import Seed
 from fedpact.engine.population import is_among
 
+Sampling = Literal["fixed", "poisson"]
+
 
 def choose(
-    to: Recipients, ids: Sequence[str], cohort: int | float | None, round: int, seed: Seed
+    to: Recipients,
+    ids: Sequence[str],
+    cohort: int | float | None,
+    round: int,
+    seed: Seed,
+    sampling: Sampling = "fixed",
 ) -> list[str]:
     """Return the clients that a task goes to, in a time that grows with their number and not with the population's.
 
@@ -25,6 +33,8 @@ def choose(
         cohort: the job's cohort: a number, a share, or None for all.
         round: the round.
         seed: the job's.
+        sampling: "fixed": so many clients without replacement; "poisson": each by a coin of its own, so many on
+            average.
 
     Raises:
         ConfigError: a client named in the task is not there.
@@ -38,11 +48,15 @@ def choose(
         return [ids[int(_order(seed, turn, len(ids))[place])] if to.shuffle else ids[place]]
     if isinstance(to, Cohort):
         size = count_of(cohort, len(ids))
+        generator = seed.child("cohort", round).generator()
+        if sampling == "poisson" and size < len(ids):
+            # As many as coins would choose, and then these: the same, without a coin for everybody.
+            size = int(generator.binomial(len(ids), size / len(ids)))
         if size >= len(ids):
             return list(ids)
         # numpy draws by Floyd's algorithm where the cohort is small beside the population (Bentley and Floyd,
         # "A Sample of Brilliance", CACM 1987): no more than the cohort itself is ever held.
-        chosen = seed.child("cohort", round).generator().choice(len(ids), size, replace=False)
+        chosen = generator.choice(len(ids), size, replace=False)
         # Names in order, as those of a population are, take no time to be sorted.
         return sorted(map(ids.__getitem__, np.sort(chosen).tolist()))
     for id in to.ids:

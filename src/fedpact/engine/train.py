@@ -24,12 +24,14 @@ from fedpact.engine.parts import Parts
 from fedpact.engine.population import Population, Prepared, as_population, reads_files
 from fedpact.engine.prefetch import Prefetched
 from fedpact.engine.preparation import prepare
+from fedpact.engine.privacy import check_accountable, statement_of
 from fedpact.engine.progress import showing_rounds
 from fedpact.engine.result import Result
 from fedpact.engine.runner import Keep, OnRound, Progress, Runner
 from fedpact.engine.sampler import check_cohort, count_of
 from fedpact.engine.sources import data_in_full, load_clients
 from fedpact.engine.work import Engine, Rules, Setting
+from fedpact.privacy.ledger import Ledger
 from fedpact.store.checkpoint import Checkpoints
 from fedpact.store.history import History, Record
 from fedpact.store.states import states_for
@@ -45,6 +47,7 @@ def train(
     channel: Any = (),
     rounds: int = 10,
     cohort: int | float | None = None,
+    sampling: str = "fixed",
     quorum: int | float = 1,
     timeout_s: float | None = None,
     update_range: float = 65536.0,
@@ -59,6 +62,7 @@ def train(
     folder: str | Path | None = None,
     resume: bool = False,
     keep: Keep | None = None,
+    ledger: Ledger | None = None,
     on_round: OnRound | None = None,
     progress: bool | None = None,
 ) -> Result:
@@ -75,6 +79,8 @@ def train(
         channel: one stage or several that an update goes through before and after it is summed.
         rounds: the number of rounds, at most.
         cohort: how many clients take part in a round: a number, a share in (0, 1], or None for all.
+        sampling: whether that is exactly so many ("fixed"), or each client by a coin of its own and so many on average
+            ("poisson"), which is what most privacy accounting is for.
         quorum: how many of them must answer: a number, or a share of those asked.
         timeout_s: how long one client may take, in seconds.
         update_range: the declared range of every averaged value.
@@ -91,6 +97,7 @@ def train(
         folder: where to keep checkpoints and the result; None to keep nothing.
         resume: go on from the newest checkpoint in `folder`, or start if there is none.
         keep: which checkpoints to keep.
+        ledger: the privacy budget of the clients: charged before every release, which is not made if it is exceeded.
         on_round: called after each round with its record.
         progress: show rounds on standard error as they end; None for where that is a terminal.
 
@@ -119,6 +126,7 @@ def train(
             "seed": seed,
             "rounds": rounds,
             "cohort": cohort,
+            "sampling": sampling,
             "quorum": quorum,
             "timeout_s": timeout_s,
             "update_range": update_range,
@@ -128,7 +136,7 @@ def train(
             "initial_sha256": _digest_of(initial),
         }
     )
-    running = Running(engine, workers, folder, resume, keep, on_round, progress)
+    running = Running(engine, workers, folder, resume, keep, ledger, on_round, progress)
     return _execute(job, parts, as_population(clients), running)
 
 
@@ -141,6 +149,7 @@ def run(
     folder: str | Path | None = None,
     resume: bool = False,
     keep: Keep | None = None,
+    ledger: Ledger | None = None,
     on_round: OnRound | None = None,
     progress: bool | None = None,
 ) -> Result:
@@ -154,6 +163,7 @@ def run(
         folder: where to keep checkpoints and the result; None to keep nothing.
         resume: go on from the newest checkpoint in `folder`, or start if there is none.
         keep: which checkpoints to keep.
+        ledger: the privacy budget of the clients: charged before every release, which is not made if it is exceeded.
         on_round: called after each round with its record.
         progress: show rounds on standard error as they end; None for where that is a terminal.
 
@@ -165,7 +175,7 @@ def run(
     job, parts = _completed(job)
     population = as_population(load_clients(job) if clients is None else clients)
     return _execute(
-        job, parts, population, Running(engine, workers, folder, resume, keep, on_round, progress)
+        job, parts, population, Running(engine, workers, folder, resume, keep, ledger, on_round, progress)
     )
 
 
@@ -210,6 +220,7 @@ class Running:
     folder: str | Path | None
     resume: bool
     keep: Keep | None
+    ledger: Ledger | None
     on_round: OnRound | None
     progress: bool | None
 
@@ -278,20 +289,15 @@ def _hold(
     )
     progress.note_failures(0, preparation.failures)
     if place and checkpoints and latest:
-        like = {"state": progress.state}
-        place.go_back(progress, checkpoints.load(latest, like=like, job=job.lineage))
-        kept.retain(checkpoints.rounds())
-        if len(progress.history) > job.rounds:
-            raise CheckpointError(
-                f'the run in "{place.path}" has {len(progress.history)} rounds behind it, and the job has '
-                f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
-            )
+        _go_back(job, place, checkpoints, latest, progress)
     narrower = getattr(model, "widens", False)
     prepared = Prepared(raw, partial(preparation.client, dtype=model.input_dtype, narrower=narrower))
     population = Prefetched(prepared) if reads_files(raw) else prepared
-    rules = Rules(job.cohort, job.quorum, job.update_range)
+    rules = Rules(job.cohort, job.sampling, job.quorum, job.update_range)
     setting = Setting(parts.algorithm, model, population, channel, rules, seed)
-    runner = Runner(job, parts.rules, engine, setting)
+    # What accounting needs and is not there is missed now, and not at the end.
+    check_accountable(setting, len(raw.ids(0)))
+    runner = Runner(job, parts.rules, engine, setting, running.ledger)
 
     def save(progress: Progress, score: float | None) -> None:
         if place and checkpoints:
@@ -306,11 +312,23 @@ def _hold(
         if isinstance(population, Prefetched):
             population.close()
     fitted = Fitted(model, progress.state.model, preparation, job.model)
-    result = Result.of(
-        job, fitted, progress, runner.evaluate(progress), population, stopped, engine.describe()
-    )
+    evaluation, present = runner.evaluate(progress), len(raw.ids(0))
+    rounds = len(progress.history)
+    statement = statement_of(job, channel, progress.spent, rounds, present, evaluation is not None)
+    result = Result.of(job, fitted, progress, evaluation, population, stopped, engine.describe(), statement)
     if place and checkpoints:
         place.begin(job, preparation, arithmetic_of(engine))
         result.save(place.path)
         checkpoints.tidy()
     return result
+
+
+def _go_back(job: Job, place: RunFolder, checkpoints: Checkpoints, latest: Path, progress: Progress) -> None:
+    """Bring progress to where a checkpoint left it."""
+    place.go_back(progress, checkpoints.load(latest, like={"state": progress.state}, job=job.lineage))
+    progress.kept.retain(checkpoints.rounds())
+    if len(progress.history) > job.rounds:
+        raise CheckpointError(
+            f'the run in "{place.path}" has {len(progress.history)} rounds behind it, and the job has '
+            f"{job.rounds}; ask for {len(progress.history)} or more, or choose another folder."
+        )

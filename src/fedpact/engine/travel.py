@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
-from fedpact.channel.channel import Channel, RoundContext
+from fedpact.channel.channel import Channel, ChannelRound
 from fedpact.core import errors
 from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import Algorithm, ClientState
@@ -56,7 +56,7 @@ class Brief:
         rules: cohort, quorum and range.
         job_seed: the job's seed.
         task: the task.
-        context: what the channel may know of the round.
+        channel: the channel in this round.
         seed: of the task.
         weights: client → the weight that it has announced.
         present: how many clients there were to sample from.
@@ -65,7 +65,7 @@ class Brief:
     rules: Rules
     job_seed: Seed
     task: Task
-    context: RoundContext
+    channel: ChannelRound
     seed: Seed
     weights: Mapping[str, float]
     present: int
@@ -78,7 +78,7 @@ class Brief:
             setting.rules,
             setting.seed,
             work.task,
-            work.context,
+            work.channel,
             work.seed,
             dict(work.weights),
             work.present,
@@ -109,7 +109,7 @@ class Brief:
             setting=Setting(algorithm, model, population, channel, self.rules, self.job_seed),
             task=replace(self.task, arrays=layouts.meet_all(self.task.arrays)),
             kept=kept,
-            context=self.context,
+            channel=self.channel,
             seed=self.seed,
             weights=self.weights,
             present=self.present,
@@ -130,6 +130,7 @@ class Answers:
     seconds: dict[str, float]
     upload_bytes: dict[str, int]
     failures: dict[str, str]
+    notes: dict[str, float]
     first_error: Exception | None
 
     @classmethod
@@ -143,6 +144,7 @@ class Answers:
             seconds=intake.seconds,
             upload_bytes=intake.upload_bytes,
             failures=intake.failures,
+            notes=intake.notes,
             first_error=None if error is None else travelling(error),
             **more,
         )

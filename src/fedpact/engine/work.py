@@ -1,5 +1,6 @@
 """What an engine is given and what it gives back: a round's work, and the intake of its answers."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.channel.channel import Channel, RoundContext
+from fedpact.channel.channel import Channel, ChannelRound
 from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.errors import (
@@ -22,6 +23,7 @@ from fedpact.core.errors import (
 from fedpact.core.messages import Task, Update, Updates
 from fedpact.core.seeds import Seed
 from fedpact.engine.population import Population
+from fedpact.engine.sampler import Sampling
 
 # Mistakes in the job, which every client would make again, and damaged files of the run: these end it instead of the
 # client's round.
@@ -34,12 +36,14 @@ class Rules:
 
     Args:
         cohort: how many clients are asked: a number, a share, or None for all.
+        sampling: whether that is exactly so many ("fixed"), or on average ("poisson").
         quorum: how many of them must answer: a number, or a share of those asked.
         update_range: the declared range of every averaged value.
         fatal: errors of one client that end the round for all.
     """
 
     cohort: int | float | None = None
+    sampling: Sampling = "fixed"
     quorum: int | float = 1
     update_range: float = 65536.0
     fatal: tuple[type[Exception], ...] = ()
@@ -74,7 +78,7 @@ class Work:
         setting: what stays the same.
         task: the task.
         kept: what clients kept from earlier rounds.
-        context: what the channel may know of the round.
+        channel: the channel in this round.
         seed: of this task; each client draws from its child ("client", id).
         weights: client → the weight that it has announced.
         present: how many clients there were to sample from.
@@ -83,7 +87,7 @@ class Work:
     setting: Setting
     task: Task
     kept: Mapping[str, ClientState]
-    context: RoundContext
+    channel: ChannelRound
     seed: Seed
     weights: Mapping[str, float]
     present: int
@@ -95,7 +99,7 @@ class Work:
         kept = self.kept.get(id, {})
         seed = self.seed.child("client", id)
         update, keeps = setting.algorithm.client(setting.model, self.task, data, kept, seed)
-        return setting.channel.encode(update, self.context), keeps
+        return setting.channel.encode(update, self.channel, kept, keeps)
 
     def accumulator(self, integers: Callable[[str, int], NDArray[np.int64]] | None = None) -> Accumulator:
         """Return an empty sum for the answers, of all or of some of the clients.
@@ -103,8 +107,17 @@ class Work:
         Args:
             integers: called with a vector's name and size for an int64 array to sum it in.
         """
-        total = sum(self.weights.values())
-        return Accumulator(self.task, self.setting.rules.update_range, total, self.present, integers)
+        total, grid = sum(self.weights.values()), self.channel.grid
+        bits = None if grid is None else round(-math.log2(grid.step))
+        return Accumulator(
+            self.task,
+            self.setting.rules.update_range,
+            total,
+            self.present,
+            integers,
+            self.channel.expected,
+            bits,
+        )
 
 
 @dataclass
@@ -118,6 +131,7 @@ class Intake:
         seconds: client → how long it took.
         upload_bytes: client → arrays sent up.
         failures: client → why it is not in the sum.
+        notes: what the stages of the channel measured at the clients, added up.
         first_error: the first client's error.
     """
 
@@ -127,6 +141,7 @@ class Intake:
     seconds: dict[str, float] = field(default_factory=dict)
     upload_bytes: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, float] = field(default_factory=dict)
     first_error: Exception | None = None
 
     def __post_init__(self) -> None:
@@ -138,12 +153,14 @@ class Intake:
         try:
             if update.weight > most:
                 raise _overweight(id, update.weight, most)
-            self.sums.add(update)
+            self.sums.add(self.work.setting.channel.receive(update, self.work.channel))
         except UpdateError as error:
             self.fail(id, error, seconds)
             return
         self.seconds[id] = seconds
         self.upload_bytes[id] = update.nbytes
+        for name, value in update.notes.items():
+            self.notes[name] = self.notes.get(name, 0.0) + value
         if kept:
             self.kept[id] = kept
 
@@ -203,6 +220,8 @@ class Intake:
         self.seconds.update(other.seconds)
         self.upload_bytes.update(other.upload_bytes)
         self.failures.update(other.failures)
+        for name, value in other.notes.items():
+            self.notes[name] = self.notes.get(name, 0.0) + value
         self.first_error = self.first_error or other.first_error
 
 

@@ -120,6 +120,7 @@ class Round:
             kept={id: self._layouts.meet_all(state) for id, state in message.kept.items()},
             seconds=message.seconds,
             upload_bytes=message.upload_bytes,
+            notes=message.notes,
             failures=message.failures,
         )
         taken.sums = message.sums

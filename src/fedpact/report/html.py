@@ -244,7 +244,7 @@ def _settings(result: Result) -> str:
     job = result.job
     about = settings(Job)
     simple = (
-        *("seed", "rounds", "cohort", "quorum", "timeout_s", "update_range"),
+        *("seed", "rounds", "cohort", "sampling", "quorum", "timeout_s", "update_range"),
         *("evaluate_every", "evaluate_cohort", "initial"),
     )
     rows = [[name, _setting(getattr(job, name)), about.get(name, "")] for name in simple]

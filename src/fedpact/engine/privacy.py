@@ -1,0 +1,155 @@
+"""What a run released, as accountants know it, and the privacy statement that follows from it."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedpact.channel.channel import Channel, ChannelRound
+from fedpact.channel.noise import GaussianNoise, SkellamNoise
+from fedpact.channel.transform import RoundContext
+from fedpact.core.grid import Grid
+from fedpact.core.job import Job
+from fedpact.engine.sampler import count_of
+from fedpact.engine.work import Setting
+from fedpact.privacy.accounting import account
+from fedpact.privacy.events import Everyone, FixedSize, Poisson, Relation, Release, Sampling
+from fedpact.privacy.statement import Protection, Statement
+
+# δ for so many clients is 1 / clients^1.1, so that it is below one over their number.
+_DELTA_EXPONENT = 1.1
+
+
+@dataclass
+class Spent:
+    """What a run has released so far, and with whom.
+
+    Args:
+        releases: a release as JSON → how often.
+        smallest: the fewest clients in the sum of a round.
+        largest: the most that were asked.
+    """
+
+    releases: Counter[str]
+    smallest: int | None = None
+    largest: int = 0
+
+    @classmethod
+    def of(cls, contents: Mapping[str, Any] | None) -> "Spent":
+        """Return what `contents` wrote down."""
+        contents = contents or {}
+        return cls(
+            Counter(contents.get("releases", {})), contents.get("smallest"), contents.get("largest", 0)
+        )
+
+    def contents(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"releases": dict(self.releases), "smallest": self.smallest, "largest": self.largest}
+
+    def note(self, release: Release | None, answered: int, asked: int) -> None:
+        """Note a round."""
+        if release is not None:
+            self.releases[json.dumps(release.to_json(), sort_keys=True)] += 1
+        self.smallest = answered if self.smallest is None else min(self.smallest, answered)
+        self.largest = max(self.largest, asked)
+
+    def events(self) -> tuple[Release, ...]:
+        """Return what was released."""
+        events = []
+        for written, count in self.releases.items():
+            release = Release.from_json(json.loads(written))
+            events.append(Release(release.mechanism, release.sampling, release.count * count))
+        return tuple(events)
+
+
+def release_of(setting: Setting, round: ChannelRound, present: int) -> Release | None:
+    """Return what a round releases about a client; None where no noise is added.
+
+    Args:
+        setting: channel and rules.
+        round: the channel in this round.
+        present: how many clients there are to sample from.
+    """
+    mechanism = setting.channel.mechanism(round)
+    return None if mechanism is None else Release(mechanism, sampling_of(setting, present))
+
+
+def sampling_of(setting: Setting, present: int) -> Sampling:
+    """Return how clients are sampled, as far as it is hidden from whoever the noise is against.
+
+    The server knows whom it asks: against it, nothing is gained by sampling.
+    """
+    size = count_of(setting.rules.cohort, present)
+    if size >= present or setting.channel.noise is None or setting.channel.noise.where != "central":
+        return Everyone()
+    if setting.rules.sampling == "poisson":
+        return Poisson(size / present)
+    return FixedSize(size, present)
+
+
+def relation_of(releases: Sequence[Release]) -> Relation:
+    """Return the neighbouring relation of an account: where samples have a fixed size, so has the data set."""
+    return (
+        "replace_one" if any(isinstance(each.sampling, FixedSize) for each in releases) else "add_or_remove"
+    )
+
+
+def default_delta(clients: int) -> float:
+    """Return the δ of a statement about so many clients."""
+    return float(max(2, clients)) ** -_DELTA_EXPONENT
+
+
+def check_accountable(setting: Setting, present: int) -> None:
+    """Refuse noise and sampling that no accountant here covers.
+
+    Raises:
+        ConfigError: there is none.
+        DependencyError: it needs a library that is not installed.
+    """
+    noise = setting.channel.noise
+    if noise is not None:
+        context = RoundContext(0, sensitivity=1.0, grid=Grid(2.0**-30, 1.0))
+        release = Release(noise.mechanism(context, 1), sampling_of(setting, present))
+        account([release], default_delta(present), relation_of([release]))
+
+
+def statement_of(
+    job: Job, channel: Channel, spent: Spent, rounds: int, clients: int, evaluated: bool
+) -> Statement:
+    """Return the privacy statement of a run.
+
+    Args:
+        job: the job.
+        channel: what updates went through.
+        spent: what was released.
+        rounds: rounds held.
+        clients: how many clients there are.
+        evaluated: whether clients judged models on rows held aside.
+    """
+    noise, mask, releases = channel.noise, channel.mask, spent.events()
+    protections: list[Protection] = []
+    if noise is not None and releases:
+        guarantee = account(releases, default_delta(clients), relation_of(releases))
+        protections.append(Protection("client", guarantee, releases, noise.against()))
+    colluding = 0 if mask is None else mask.colluding(spent.largest)
+    if isinstance(noise, GaussianNoise | SkellamNoise) and noise.where == "distributed":
+        colluding = min(colluding, noise.colluding)
+    in_clear = ["who took part in which round", "when, and for how long"]
+    if mask is None:
+        in_clear.append("each client's weight")
+        if noise is None:
+            in_clear.append("each client's training loss")
+    if job.preprocess:
+        in_clear.append("the sums that preparation was fitted from")
+    if evaluated:
+        in_clear.append("each client's metrics on the rows it holds aside")
+    return Statement(
+        server_sees=channel.seen(),
+        protections=tuple(protections),
+        rounds=rounds,
+        smallest_cohort=spent.smallest or 0,
+        dropouts=None if mask is None else mask.dropouts(spent.largest),
+        colluding=colluding,
+        in_clear=tuple(in_clear),
+    )
