@@ -12,6 +12,7 @@ from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.newton import Newton
 from fedpact.channel.count_sketch import CountSketch
 from fedpact.core.errors import ChannelError, ConfigError
+from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout
 from tests.channel.rounds import MIXED, begin, flat, mean, norm, random_vector, through, update, vector
 
@@ -63,6 +64,18 @@ def test_the_estimate_of_each_parameter_is_that_of_charikar_chen_and_farach_colt
     assert np.mean(np.sum((found - x) ** 2, axis=1)) / np.sum(x**2) == pytest.approx(9, rel=0.01)
     many = flat(through(CountSketch(9, 40, 400), {"model": vector(x)})["model"])
     assert np.sum((many - x) ** 2) / np.sum(x**2) < 9 / 4
+
+
+@pytest.mark.parametrize("rows", range(1, 8))
+def test_estimates_are_medians_over_the_rows(rows):
+    stage, seed = CountSketch(rows, 7, 3), Seed.of(0)
+    values = stage.forward(np.random.default_rng(0).normal(size=50), seed)
+    each = [
+        row.estimates(sums) for row, sums in zip(stage._rows(50, seed), values.reshape(rows, -1), strict=True)
+    ]
+    np.testing.assert_allclose(
+        stage.backward(values, 50, seed), np.median(each, axis=0) * math.sqrt(rows), rtol=1e-14
+    )
 
 
 def test_the_mean_of_clients_is_found_though_no_client_shows_it():

@@ -14,7 +14,7 @@ from fedpact.algorithms.newton import Newton
 from fedpact.algorithms.scaffold import SCAFFOLD
 from fedpact.channel.hadamard import Hadamard, transformed
 from fedpact.channel.random_k import RandomK
-from fedpact.core.errors import ChannelError
+from fedpact.core.errors import ChannelError, UpdateError
 from tests.channel.rounds import MIXED, begin, flat, mean, norm, random_vector, through, update, vector
 
 floats = st.floats(-1e6, 1e6, width=32)
@@ -114,3 +114,12 @@ def test_models_and_control_variates_pass_and_statistics_are_refused():
     Hadamard().check([], SCAFFOLD(), None)
     with pytest.raises(ChannelError, match="take Hadamard out"):
         Hadamard().check([], Newton(), None)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_refused_by_name(value):
+    model = random_vector(MIXED, np.random.default_rng(0))
+    model["b"][2] = value
+    stage = Hadamard()
+    with pytest.raises(UpdateError, match=rf'client "lyon": b\[2\] is {value}; lower the learning rate'):
+        stage.encode(update(model=model), begin(stage, {"model": model}))

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from fedpact.algorithms.newton import Newton
 from fedpact.channel.power_sgd import PowerSGD
-from fedpact.core.errors import ChannelError, ConfigError
+from fedpact.core.errors import ChannelError, ConfigError, UpdateError
 from fedpact.core.vector import Entry, Layout, Vector
 from tests.channel.rounds import begin, flat, mean, norm, random_vector, update
 
@@ -187,3 +187,10 @@ def test_statistics_models_and_wrong_settings_are_refused():
     for settings in ({"rank": 0}, {"rank": 1.5}, {"error_feedback": 1}):
         with pytest.raises(ConfigError, match="PowerSGD: "):
             PowerSGD(**settings)
+
+
+def test_what_is_no_number_is_refused_by_name_and_not_kept():
+    vectors = matrix(np.ones((12, 30)))
+    vectors["model"]["w"][2, 3] = math.nan
+    with pytest.raises(UpdateError, match=r'client "lyon": w\[2, 3\] is nan; lower the learning rate'):
+        PowerSGD().encode_remembering(update(**vectors), {}, begin(PowerSGD(), vectors))

@@ -12,7 +12,7 @@ from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.newton import Newton
 from fedpact.algorithms.scaffold import SCAFFOLD
 from fedpact.channel.random_k import RandomK
-from fedpact.core.errors import ChannelError, ConfigError
+from fedpact.core.errors import ChannelError, ConfigError, UpdateError
 from fedpact.core.vector import Layout, Vector
 from tests.channel.rounds import MIXED, begin, flat, mean, norm, random_vector, through, update, vector
 
@@ -144,3 +144,12 @@ def test_algorithms_that_it_does_not_go_with_are_refused():
 def test_settings_out_of_their_range_are_refused(settings):
     with pytest.raises(ConfigError, match="RandomK: "):
         RandomK(**settings)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_refused_by_name(value):
+    model = random_vector(MIXED, np.random.default_rng(0))
+    model["b"][2] = value
+    stage = RandomK(0.5)
+    with pytest.raises(UpdateError, match=rf'client "lyon": b\[2\] is {value}; lower the learning rate'):
+        stage.encode(update(model=model), begin(stage, {"model": model}))

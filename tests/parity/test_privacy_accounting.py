@@ -171,6 +171,26 @@ def test_the_analytic_gaussian_is_the_known_one() -> None:
     assert gaussian_sigma(1.0, 1e-5) == pytest.approx(3.730632, abs=1e-6)
 
 
+def test_zcdp_of_a_published_launch() -> None:
+    # Xu et al., "Federated Learning of Gboard Language Models with Differential Privacy", 2023: ρ = 0.81, ε = 8.9.
+    run = [Release(Gaussian(1 / math.sqrt(2 * 0.81)))]
+    assert account(run, 1e-10, accountant="rdp").epsilon == pytest.approx(8.9223, abs=1e-3)
+
+
+def test_noise_is_split_between_an_update_and_the_count_of_adaptive_clipping() -> None:
+    # Andrew et al., "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021, Theorem 1: with z = 1 and
+    # σ_b = 50/20, z_Δ = (1 − 1/25)^−½ = 1.02062; the count, centred, has sensitivity ½.
+    split = [Release(Gaussian(1.02062)), Release(Gaussian(2 * 2.5))]
+    whole = account([Release(Gaussian(1.0))], 1e-5).epsilon
+    assert account(split, 1e-5).epsilon == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize(("there", "cost"), [(1.0, 10.00), (0.8, 11.48), (0.7, 12.48), (0.4, 17.86)])
+def test_noise_shares_that_are_missing_weaken_the_guarantee(there: float, cost: float) -> None:
+    run = [Release(Gaussian(5.0 * math.sqrt(there)), count=100)]
+    assert account(run, 1e-5).epsilon == pytest.approx(cost, abs=5e-3)
+
+
 def rounded_norms(scale: float, dimension: int) -> tuple[float, float]:
     """L1 and L2 norm after stochastic rounding of a vector of norm `scale` (Kairouz, Liu and Steinke, Theorem 1)."""
     squared = scale**2 + dimension / 4 + math.sqrt(2 * 0.5) * (scale + math.sqrt(dimension) / 2)

@@ -27,6 +27,9 @@ from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_counts, check_numbers
 from fedpact.core.vector import Layout
 
+# Of 64 Ki elements the scratch arrays stay in the cache of one core.
+_BLOCK = 1 << 16
+
 
 @dataclass(frozen=True)
 class CountSketch(LinearMap):
@@ -155,7 +158,14 @@ def _hashed(seed: Seed, size: int, columns: int, rows: int) -> tuple[Buckets, ..
 
 
 def _median(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the median over the first axis; sorting a few rows elementwise is far faster than numpy's median."""
-    rows = np.sort(rows, axis=0)
+    """Return the median over the first axis, by exchanges of whole rows: far faster than sorting so few."""
+    out = np.empty(rows.shape[1])
     middle = len(rows) // 2
-    return rows[middle] if len(rows) % 2 else (rows[middle - 1] + rows[middle]) / 2
+    for start in range(0, out.size, _BLOCK):
+        part = list(rows[:, start : start + _BLOCK])
+        for last in range(len(part) - 1, middle - 1 - (len(part) % 2 == 0), -1):
+            for i in range(last):
+                part[i], part[i + 1] = np.minimum(part[i], part[i + 1]), np.maximum(part[i], part[i + 1])
+        found = part[middle] if len(part) % 2 else (part[middle - 1] + part[middle]) / 2
+        out[start : start + _BLOCK] = found
+    return out

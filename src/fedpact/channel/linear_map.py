@@ -16,7 +16,7 @@ from fedpact.channel.transform import (
     check_averages,
     check_may_change,
 )
-from fedpact.core.errors import ChannelError, ConfigError
+from fedpact.core.errors import ChannelError, ConfigError, UpdateError
 from fedpact.core.messages import Aggregate, Update
 from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_counts, check_numbers
@@ -35,7 +35,8 @@ class LinearMap(Transform, ABC):
     Behind it a vector has one parameter array, "parameters", of the widest dtype among those before, and its buffers
     as they were. Averaged vectors that answer no array of the task, such as counts of earlier stages, pass as they are.
 
-    A has norm at most 1, so that a bound before it holds behind it too, but for rounding.
+    A has norm at most 1, so that a bound before it holds behind it too, but for rounding. An update with a NaN or an
+    infinity is refused by name (`UpdateError`).
 
     Attributes:
         whole_models: whether it may be given models, and not only changes of models or gradients.
@@ -77,6 +78,7 @@ class LinearMap(Transform, ABC):
         averaged = dict(update.averaged)
         for name in context.layouts.keys() & averaged.keys():
             vector = averaged[name]
+            check_finite(vector, update.client)
             if parameters_of(vector).size:
                 sent = self.forward(parameters_of(vector), self.seed_of(name, context))
                 averaged[name] = with_parameters(self.layout_behind(vector.layout), sent, vector)
@@ -106,6 +108,24 @@ def check_changes(stage: LinearMap | Transform, update: Update) -> None:
             f'{type(stage).__name__} keeps only part of what it is given, and client "{update.client}" sent a whole '
             'model; have clients send the change of the model instead (kind "delta").'
         )
+
+
+def check_finite(vector: Vector, client: str) -> None:
+    """Refuse what is no number, by name, before it is mixed with the rest.
+
+    Raises:
+        UpdateError: an element is NaN or infinite.
+    """
+    start = 0
+    for flat in vector.flats:
+        finite = np.isfinite(flat)
+        if not finite.all():
+            place = int(np.argmin(finite))
+            raise UpdateError(
+                f'client "{client}": {vector.layout.locate(start + place)} is {float(flat[place])}; lower the learning '
+                "rate or look for such values in the client's rows."
+            )
+        start += flat.size
 
 
 def check_amount(stage: Any) -> None:
@@ -144,10 +164,12 @@ def parameters_of(vector: Vector) -> Floats:
 def with_parameters(layout: Layout, values: Floats, buffers: Vector) -> Vector:
     """Return a vector of this layout with these parameters, and the buffers of another."""
     vector, start = Vector.zeros(layout), 0
-    for flat, segment in zip(vector.flats, layout.segments, strict=True):
-        if segment.role == "parameter":
-            flat[:] = values[start : start + flat.size]
-            start += flat.size
+    # What becomes infinite is refused where it is summed.
+    with np.errstate(over="ignore"):
+        for flat, segment in zip(vector.flats, layout.segments, strict=True):
+            if segment.role == "parameter":
+                flat[:] = values[start : start + flat.size]
+                start += flat.size
     for entry in layout.entries:
         if entry.role == "buffer":
             vector[entry.name] = buffers[entry.name]

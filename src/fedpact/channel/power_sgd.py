@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.channel.linear_map import ROUNDING, check_changes
+from fedpact.channel.linear_map import ROUNDING, check_changes, check_finite
 from fedpact.channel.transform import (
     Kind,
     RoundContext,
@@ -91,10 +91,17 @@ class PowerSGD(Transform):
     def encode_remembering(
         self, update: Update, memory: ClientState, context: RoundContext
     ) -> tuple[Update, ClientState]:
+        """Compress the matrices, and what was left of them.
+
+        Raises:
+            UpdateError: an element is NaN or infinite; it would stay in what the client keeps.
+            ChannelError: the update is a whole model.
+        """
         check_changes(self, update)
         averaged, errors = dict(update.averaged), dict[str, Vector]()
         for name in context.layouts.keys() & averaged.keys():
             vector = averaged[name]
+            check_finite(vector, update.client)
             kept = f"error.{name}"
             averaged[name], error = self._sent(name, vector, memory.get(kept), context)
             if self.error_feedback:

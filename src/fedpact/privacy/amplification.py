@@ -208,6 +208,6 @@ def dp_accounting_quiet() -> Iterator[None]:
 
 def _missing() -> DependencyError:
     return DependencyError(
-        'accounting for noise on a sample needs dp-accounting: pip install "fedpact[privacy]". Without it there is '
+        'this accounting needs dp-accounting: pip install "fedpact[privacy]". Without it there is Gaussian noise with '
         "full participation, and discrete noise."
     )

@@ -80,7 +80,7 @@ def noise_for(
 
     >>> from fedpact.privacy.events import Gaussian, Release
     >>> round(noise_for(lambda noise: [Release(Gaussian(noise), count=100)], epsilon=2.0, delta=1e-5), 2)
-    20.02
+    19.94
 
     Args:
         releases: what is released with a noise multiplier; more noise must not cost more.
