@@ -16,14 +16,10 @@ from flwr.client.mod.secure_aggregation.secaggplus_mod import (
     _share_keys,
 )
 from flwr.common import ndarrays_to_parameters
-from flwr.common.secure_aggregation.crypto.symmetric_encryption import (
-    bytes_to_private_key,
-    bytes_to_public_key,
-    encrypt,
-    generate_shared_key,
-)
+from flwr.common.secure_aggregation.crypto.symmetric_encryption import encrypt, generate_shared_key
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_concat
+from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
 
 
 def main() -> None:

@@ -98,6 +98,7 @@ _HOMES = {
     "fedpact.data.preprocess.scale": ("Standardize",),
     "fedpact.data.preprocess.encode": ("OneHot",),
     "fedpact.channel.clip": ("Clip",),
+    "fedpact.channel.correlated_noise": ("CorrelatedNoise",),
     "fedpact.channel.noise": ("GaussianNoise", "LaplaceNoise", "SkellamNoise"),
     "fedpact.channel.quantize": ("Quantize",),
     "fedpact.channel.secure_sum": ("SecureSum",),

@@ -108,7 +108,7 @@ def test_it_clips_at_what_the_state_says_and_the_bound_follows():
     stage, vectors = AdaptiveClip(initial=100.0), {"model": vector([3.0, 4.0])}
     sent = stage.encode(update(**vectors), begin(stage, vectors, state={"norm": 2.5}))
     np.testing.assert_allclose(sent.averaged["model"]["x"], [1.5, 2.0])
-    assert sent.notes == {"clip.norm": 5, "clip.clipped": 1}
+    assert sent.notes == {"adaptive_clip.norm": 5, "adaptive_clip.clipped": 1}
     assert stage.bound(math.inf, {"norm": 2.5}) == pytest.approx(2.5 * math.sqrt(1 + 1 / 24))
     assert stage.bound(1.0, {"norm": 2.5}) == pytest.approx(math.hypot(1, 2.5 / math.sqrt(24)))
     assert stage.init({}) == {"norm": 100}

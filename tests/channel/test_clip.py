@@ -13,10 +13,13 @@ from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.newton import Newton
 from fedpact.algorithms.one_shot import OneShot
 from fedpact.algorithms.scaffold import SCAFFOLD
-from fedpact.channel.channel import Channel, RoundContext
+from fedpact.channel.channel import Channel
 from fedpact.channel.clip import Clip
+from fedpact.channel.transform import RoundContext, Transform
+from fedpact.core.accumulator import Accumulator
 from fedpact.core.errors import ChannelError, ConfigError, UpdateError
-from fedpact.core.messages import Update, Updates
+from fedpact.core.messages import Task, Update, Updates
+from fedpact.core.seeds import Seed
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Entry, Layout, Vector
 
@@ -208,58 +211,72 @@ def test_a_channel_without_stages_goes_with_every_algorithm():
     assert Channel([], SCAFFOLD()).stages == ()
 
 
+class Named(Transform):
+    """A stage that says when it is called."""
+
+    kind = "clip"
+
+    def __init__(self, name="", trace=None, factor=1.0):
+        self.name, self.trace, self.factor = name, [] if trace is None else trace, factor
+
+    def bound(self, before, state):
+        return self.factor * before
+
+    def check(self, before, algorithm, layout):
+        self.trace.append((self.name, "check", len(before)))
+
+    def encode(self, update, context):
+        self.trace.append((self.name, "encode"))
+        return replace(update, metrics={**update.metrics, self.name: 1})
+
+    def decode(self, aggregate, context):
+        self.trace.append((self.name, "decode"))
+        return aggregate
+
+
+def begun(channel):
+    return channel.begin(
+        Task("train", arrays={"model": update(model=[0.0, 0.0]).averaged["model"]}), ["lyon"], Seed.of(0)
+    )
+
+
+def sensitivity(*stages):
+    """The bound behind these stages, as one more would be told it."""
+    return begun(Channel([*stages, Named()], FedAvg())).contexts[-1].sensitivity
+
+
 def test_a_stage_that_enlarges_an_update_enlarges_the_bound_of_the_channel():
-    class Doubled:
-        def check(self, before, algorithm, layout):
-            pass
-
-        def bound(self, before, state=None):
-            return 2 * before
-
-    assert Channel([Clip(1.5), Doubled()], FedAvg()).context(0).sensitivity == 3
-    assert Channel([Doubled(), Clip(1.5)], FedAvg()).context(0).sensitivity == 1.5
-    assert Channel([Clip(4.0), Doubled(), Clip(5.0)], FedAvg()).context(0).sensitivity == 5
-    assert Channel([Doubled()], FedAvg()).context(0).sensitivity == math.inf
+    doubled = Named(factor=2.0)
+    assert sensitivity(Clip(1.5), doubled) == 3
+    assert sensitivity(doubled, Clip(1.5)) == 1.5
+    assert sensitivity(Clip(4.0), doubled, Clip(5.0)) == 5
+    assert sensitivity(doubled) == math.inf
 
 
 def test_several_clips_are_as_tight_as_the_tightest():
+    assert sensitivity(Clip(2.0), Clip(0.5)) == 0.5
     channel = Channel([Clip(2.0), Clip(0.5)], FedAvg())
-    context = channel.context(3)
-    assert (context.round, context.sensitivity) == (3, 0.5)
-    assert norm(channel.encode(update(model=[30.0, 40.0]), context)) == pytest.approx(0.5)
+    clipped, _ = channel.encode(update(model=[30.0, 40.0]), begun(channel), {}, {})
+    assert norm(clipped) == pytest.approx(0.5)
 
 
 def test_an_empty_channel_changes_nothing():
     channel = Channel([], Newton())
-    sent = update(model=[3.0])
-    assert channel.encode(sent, channel.context(0)) is sent
-    assert channel.context(0).sensitivity == math.inf
+    sent, kept = update(model=[3.0]), {"control": update(x=[1.0]).averaged["x"]}
+    encoded, keeps = channel.encode(sent, begun(channel), {}, kept)
+    assert encoded is sent
+    assert keeps is kept
 
 
 def test_stages_run_first_to_last_at_the_client_and_last_to_first_at_the_server():
-    class Named:
-        def bound(self, before, state=None):
-            return before
-
-        def __init__(self, name, trace):
-            self.name, self.trace = name, trace
-
-        def check(self, before, algorithm, layout):
-            self.trace.append((self.name, "check", len(before)))
-
-        def encode(self, update, context):
-            self.trace.append((self.name, "encode"))
-            return replace(update, metrics={**update.metrics, self.name: 1})
-
-        def decode(self, aggregate, context):
-            self.trace.append((self.name, "decode"))
-            return aggregate
-
     trace = []
     channel = Channel([Named("a", trace), Named("b", trace)], FedAvg())
     assert trace == [("a", "check", 0), ("b", "check", 1)]
-    encoded = channel.encode(update(), channel.context(0))
-    channel.decode(encoded, channel.context(0))
+    round = begun(channel)
+    encoded, _ = channel.encode(update(model=[3.0, 4.0]), round, {}, {})
+    sums = Accumulator(Task("train"), 10.0, 1.0, 1)
+    sums.add(encoded)
+    channel.aggregate(sums, round)
     assert trace[2:] == [("a", "encode"), ("b", "encode"), ("b", "decode"), ("a", "decode")]
     assert {"a", "b"} <= encoded.metrics.keys()
 

@@ -26,10 +26,10 @@ def test_beyond_a_fixed_norm_all_becomes_zero_and_within_it_nothing_changes():
     stage = ZeroOutliers(norm=5.0)
     within, beyond = update(model=vector([3.0, 4.0])), update(model=vector([3.0, 4.1]))
     assert encoded(stage, within).averaged == within.averaged
-    assert encoded(stage, within).notes == {"zero.norm": 5, "zero.zeroed": 0}
+    assert encoded(stage, within).notes == {"zero_outliers.norm": 5, "zero_outliers.zeroed": 0}
     zeroed = encoded(stage, beyond)
     assert zeroed.averaged == {"model": vector([0.0, 0.0])}
-    assert zeroed.notes == {"zero.norm": pytest.approx(math.hypot(3, 4.1)), "zero.zeroed": 1}
+    assert zeroed.notes == {"zero_outliers.norm": pytest.approx(math.hypot(3, 4.1)), "zero_outliers.zeroed": 1}
     np.testing.assert_array_equal(beyond.averaged["model"]["x"], [3, 4.1])
     assert stage.after(mean([zeroed]), begin(stage, beyond.averaged)) == {}
 
@@ -47,7 +47,7 @@ def test_an_update_that_is_no_number_becomes_zeros_without_its_metrics_that_are_
     zeroed = encoded(stage, sent)
     assert all(not part.any() for name in ("model", "control") for part in zeroed.averaged[name].flats)
     assert zeroed.metrics == {"rows": 7}
-    assert zeroed.notes == {"zero.zeroed": 1}
+    assert zeroed.notes == {"zero_outliers.zeroed": 1}
 
 
 def test_a_nan_in_a_buffer_is_an_outlier_too():
@@ -77,7 +77,7 @@ def test_the_bound_follows_the_quantile_of_the_clients_norms(start):
     assert state["norm"] == pytest.approx(truth, rel=0.05)
     far = encoded(stage, update(model=vector([2.2 * truth])), state)
     near = encoded(stage, update(model=vector([1.8 * truth])), state)
-    assert (far.notes["zero.zeroed"], near.notes["zero.zeroed"]) == (1, 0)
+    assert (far.notes["zero_outliers.zeroed"], near.notes["zero_outliers.zeroed"]) == (1, 0)
 
 
 @given(

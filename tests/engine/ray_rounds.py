@@ -40,8 +40,9 @@ class Federation:
 
     def work(self) -> Work:
         """Return what all clients are asked in the first round."""
-        task, context = self.algorithm.task(self.state), self.setting.channel.context(0)
-        return Work(self.setting, task, {}, context, SEED, dict.fromkeys(IDS, 100), len(IDS))
+        task = self.algorithm.task(self.state)
+        opened = self.setting.channel.begin(task, IDS, SEED)
+        return Work(self.setting, task, {}, opened, SEED, dict.fromkeys(IDS, 100), len(IDS))
 
 
 def run(

@@ -11,14 +11,14 @@ import pytest
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.newton import Newton
 from fedpact.algorithms.scaffold import SCAFFOLD
-from fedpact.channel.channel import Channel, RoundContext
+from fedpact.channel.channel import Channel
 from fedpact.channel.clip import Clip
 from fedpact.channel.noise import GaussianNoise
+from fedpact.channel.transform import RoundContext, Transform
 from fedpact.core.errors import ConfigError, DataError, ModelError, QuorumError
-from fedpact.core.messages import Aggregate, Update
+from fedpact.core.messages import Update
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
-from fedpact.core.vector import Layout
 from fedpact.engine.batched import Batched, why_not
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
@@ -225,15 +225,10 @@ def test_noise_keeps_the_metrics_of_a_stack_at_the_clients() -> None:
 
 
 @dataclass(frozen=True)
-class Halve:
+class Halve(Transform):
     """A stage that knows updates one at a time alone, and refuses one client's."""
 
     refused: str = ""
-
-    def bound(self, before: float, state: Any = None) -> float:
-        return before / 2
-
-    def check(self, before: Sequence[Any], algorithm: Any, layout: Layout | None) -> None: ...
 
     def encode(self, update: Update, context: RoundContext) -> Update:
         if update.client == self.refused:
@@ -243,9 +238,6 @@ class Halve:
             for flat in vector.flats:
                 flat *= 0.5
         return replace(update, averaged=halved)
-
-    def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
-        return aggregate
 
 
 @pytest.mark.parametrize("refused", ["", "d"])

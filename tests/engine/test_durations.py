@@ -24,7 +24,7 @@ def work(weighting="examples"):
     setting = Setting(algorithm, model, population, channel, Rules(), SEED)
     task = algorithm.task(algorithm.init(model, SEED))
     weights = SIZES if weighting == "examples" else dict.fromkeys(SIZES, 1)
-    return Work(setting, task, {}, channel.context(0), SEED, weights, len(SIZES))
+    return Work(setting, task, {}, channel.begin(task, list(weights), SEED), SEED, weights, len(SIZES))
 
 
 efforts = st.lists(st.floats(0, 1e6), min_size=1, max_size=300).map(

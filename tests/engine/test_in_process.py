@@ -53,7 +53,7 @@ def ask(trouble=None, timeout_s=None, stages=(), ids=IDS, seed=SEED, on_answer=N
 
 def answers_of(engine, setting, task, ids, on_answer=None):
     weights = dict.fromkeys(ids, 2)
-    work = Work(setting, task, {}, setting.channel.context(0), SEED, weights, len(ids))
+    work = Work(setting, task, {}, setting.channel.begin(task, ids, SEED), SEED, weights, len(ids))
     intake = Recording(work, on_answer)
     engine.ask(work, ids, intake)
     return intake.answers

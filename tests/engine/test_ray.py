@@ -188,7 +188,8 @@ def test_what_an_actor_returns_is_one_sum_whatever_the_number_of_its_clients(clu
         clients = [quadratic(f"{place:03}", 1.0, np.ones(50_000)) for place in range(count)]
         setting = Setting(algorithm, model, InMemory(clients), Channel((), algorithm), RULES, SEED)
         task, ids = algorithm.task(algorithm.init(model, SEED)), [client.id for client in clients]
-        work = Work(setting, task, {}, setting.channel.context(0), SEED, dict.fromkeys(ids, 1), count)
+        opened = setting.channel.begin(task, ids, SEED)
+        work = Work(setting, task, {}, opened, SEED, dict.fromkeys(ids, 1), count)
         answer, _ = in_an_actor(work, Portion(ids), clients)
         assert answer.sums.count == count
         return len(ray.cloudpickle.dumps(answer))

@@ -81,8 +81,8 @@ def work_of(
     """Return the work of a round: from the start, or from a state of the algorithm."""
     task = setting.algorithm.task(state or setting.algorithm.init(setting.model, SEED))
     weights = {id: setting.population.size(id) for id in ids or setting.population.ids(0)}
-    context = setting.channel.context(task.version)
-    return Work(setting, task, kept or {}, context, SEED.child("round"), weights, len(weights))
+    opened = setting.channel.begin(task, list(weights), SEED)
+    return Work(setting, task, kept or {}, opened, SEED.child("round"), weights, len(weights))
 
 
 def round_of(engine: Engine, work: Work) -> dict[str, Any]:

@@ -129,6 +129,14 @@ def test_nothing_costs_nothing() -> None:
     assert epsilon_to_delta([], 1.0).delta == 0.0
 
 
+def test_little_noise_on_a_tiny_sample_is_still_bounded() -> None:
+    releases = [Release(Gaussian(0.1), Poisson(1e-7), 10)]
+    found = account(releases, 1e-5)
+    # With probability 1 − 10⁻⁶ the unit is in no sample at all.
+    assert found.accountant == "pld"
+    assert found.epsilon < 1e-3
+
+
 def test_a_coarse_grid_for_a_large_epsilon_is_above_a_fine_one() -> None:
     releases = [Release(Gaussian(0.3), Poisson(0.05), 50)]
     large = account(releases, 1e-5).epsilon

@@ -3,8 +3,11 @@
 import ast
 import copy
 import pickle
+from functools import reduce
+from operator import and_, or_
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fedpact.secure
@@ -13,6 +16,7 @@ from fedpact.secure.client import SecureClient
 from fedpact.secure.keys import Identity, KeyPair, Roster, derive, seal, unseal, verify
 from fedpact.secure.masker import Masker
 from fedpact.secure.member import Member
+from fedpact.secure.parameters import Parameters
 from fedpact.secure.split_trust import ServerB
 from tests.secure.parties import Parties, names
 
@@ -126,6 +130,31 @@ def test_a_masker_travels_and_does_not_show_its_keys():
     assert again.to_bytes() == masker.to_bytes()
     assert len(masker.to_bytes()) == 5 + 32 * 4
     assert repr(masker) == "<Masker of 4 masks mod 2^20: its keys are not shown>"
+
+
+def test_every_bit_of_the_keys_of_masks_varies():
+    parties = Parties(10)
+    server, clients = parties.server(Parameters.complete(10)), parties.clients()
+    requests = server.start()
+    for _ in range(2):
+        for name, request in requests.items():
+            server.receive(name, clients[name].handle(request))
+        requests = server.advance()
+    keys = set()
+    for name, delivery in requests.items():
+        data = clients[name].masker(delivery).to_bytes()[5:]
+        keys |= {data[i : i + 32] for i in range(0, len(data), 32)}
+    # Each of 45 pairs has one, and each of 10 clients its own; a bit is the same in all with probability 2^-54.
+    assert len(keys) == 55
+    numbers = [int.from_bytes(key, "big") for key in keys]
+    assert reduce(or_, numbers) == 2**256 - 1
+    assert reduce(and_, numbers) == 0
+
+
+def test_masked_numbers_stay_below_the_ring():
+    ring = np.full(1000, 2**20 - 1, np.uint32)
+    Masker(20, [bytes(32)], [b"\1" * 32]).apply(ring)
+    assert ring.max() < 2**20
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_a_second_request_to_unmask_is_refused():
     round_ = Round("unmask")
     first = round_.ask(VICTIM, round_.requests[VICTIM])
     assert isinstance(first, UnmaskShares)
+    assert round_.clients[VICTIM]._secrets is None
     round_.attack(round_.requests[VICTIM], "forgotten its secrets")
 
 

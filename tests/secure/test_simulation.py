@@ -98,6 +98,18 @@ def test_sparse_round_reports_its_graph():
     assert (report.cohort, report.neighbours, report.threshold, len(report.survivors)) == (40, 16, 11, 38)
 
 
+def test_sum_of_a_hundred_on_the_graph_that_their_fractions_need_is_exact():
+    parameters = Parameters.sparse(100, corrupt=0.05, drop=0.1)
+    assert parameters.neighbours == 36
+    draw = np.random.default_rng(5)
+    gone = draw.choice(names(100), 10, replace=False)
+    absent = {str(name): PHASES[int(draw.integers(5))] for name in gone}
+    round_ = SecureRound.agree(SimulatedRoster(), names(100), b"", parameters, absent)
+    inputs = vectors(100, SIZE, 32)
+    total = masked_sum(round_, inputs, round_.uploaders)
+    assert np.array_equal(round_.unmask(total, round_.uploaders), clear_sum(inputs, round_.uploaders, 32))
+
+
 def test_report_counts_every_message():
     round_ = SecureRound.agree(SimulatedRoster(), names(7), b"", Parameters.complete(7))
     before = dict(round_.report.upload_bytes)

@@ -6,6 +6,7 @@ TRANSFORMS = Registry(
     "channel stage",
     {
         "Clip": "fedpact.channel.clip:Clip",
+        "CorrelatedNoise": "fedpact.channel.correlated_noise:CorrelatedNoise",
         "GaussianNoise": "fedpact.channel.noise:GaussianNoise",
         "LaplaceNoise": "fedpact.channel.noise:LaplaceNoise",
         "Quantize": "fedpact.channel.quantize:Quantize",

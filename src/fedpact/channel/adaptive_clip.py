@@ -40,6 +40,8 @@ class AdaptiveClip(Transform):
     σ_b = z · √(1 + count_share² / 4) / count_share: the two of the paper's Theorem 1. `share_for` gives the
     count_share for σ_b = cohort / 20, as the paper recommends; the default is that for z = 1 and a cohort of 50.
 
+    A client notes its norm before ("adaptive_clip.norm") and whether it was clipped ("adaptive_clip.clipped").
+
     A client that does not answer counts as half a client within C where the mean has a fixed denominator.
 
     Args:
@@ -114,7 +116,7 @@ class AdaptiveClip(Transform):
         bound, role = self._norm(context.state), role_of(self.over)
         norm = finite_norm(update, role)
         clipped = within(update, norm, bound, role)
-        notes = {**update.notes, "clip.norm": norm, "clip.clipped": float(norm > bound)}
+        notes = {**update.notes, "adaptive_clip.norm": norm, "adaptive_clip.clipped": float(norm > bound)}
         count = count_of(norm <= bound, self.count_share * bound)
         return replace(clipped, averaged={**clipped.averaged, _COUNT: count}, notes=notes)
 

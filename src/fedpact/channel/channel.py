@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -40,12 +42,20 @@ class ChannelRound:
         expected: averaged vector → its layout as it arrives at the server; None for those of the task.
         secrets: client → what it masks with.
         held: what the server opens the sum with; it never leaves this process.
+        states: for each stage what its server half keeps, as it was when the round began; it stays there too.
+        seconds: what the server halves of the stages took, by name.
     """
 
     contexts: tuple[RoundContext, ...] = ()
     expected: Mapping[str, Layout] | None = None
     secrets: Mapping[str, Any] = field(default_factory=dict)
     held: Any = None
+    states: tuple[StageState, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def note(self, name: str, seconds: float) -> None:
+        """Note what a server half took."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     @property
     def grid(self) -> Grid | None:
@@ -53,7 +63,11 @@ class ChannelRound:
         return self.contexts[-1].grid if self.contexts else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "held": None}
+        return {**vars(self), "held": None, "states": ()}
+
+    def of_server(self) -> tuple[RoundContext, ...]:
+        """Return what the server halves may know."""
+        return tuple(replace(c, state=state) for c, state in zip(self.contexts, self.states, strict=True))
 
 
 class Channel:
@@ -167,7 +181,7 @@ class Channel:
                     cohort=asked if cohort is None else cohort,
                     least=least,
                     seed=seed.child("stage", place),
-                    state=state,
+                    state=state if stage.tells else {},
                     layouts=layouts,
                 )
             )
@@ -178,7 +192,9 @@ class Channel:
         named = _digest(task) + repr(grid).encode() if self.mask else b""
         secrets, held = self.mask.agree(ids, contexts[-1], named) if self.mask else ({}, None)
         known = layouts if any(stage.kind == "compress" for stage in self.stages) else None
-        return ChannelRound(tuple(replace(c, grid=grid) for c in contexts), known, secrets, held)
+        return ChannelRound(
+            tuple(replace(c, grid=grid) for c in contexts), known, secrets, held, tuple(states)
+        )
 
     def _grid(
         self, contexts: Sequence[RoundContext], bound: float, layouts: Mapping[str, Layout]
@@ -237,8 +253,10 @@ class Channel:
         """
         if not self.stages:
             return update, keeps
+        notes: dict[str, float] = {}
+        size = update.nbytes
         for place, (stage, context) in enumerate(zip(self.stages, round.contexts, strict=True)):
-            prefix = self._remembering.get(place)
+            start, prefix = time.perf_counter(), self._remembering.get(place)
             if prefix is None:
                 update = stage.encode(update, context)
             else:
@@ -248,15 +266,22 @@ class Channel:
                 update, memory = stage.encode_remembering(update, memory, context)
                 others = {n: v for n, v in keeps.items() if not n.startswith(prefix)}
                 keeps = {**others, **{prefix + name: vector for name, vector in memory.items()}}
+            notes[f"{_named(stage)}.seconds"] = time.perf_counter() - start
+            notes[f"{_named(stage)}.bytes_in"], size = size, update.nbytes
+            notes[f"{_named(stage)}.bytes_out"] = size
         if self._by_clients:
-            update = self._as_integers(update, round)
-        return update, keeps
+            update = self._as_integers(update, round, notes)
+        return replace(update, notes={**update.notes, **notes}), keeps
 
-    def _as_integers(self, update: Update, round: ChannelRound) -> Update:
+    def _as_integers(self, update: Update, round: ChannelRound, notes: dict[str, float]) -> Update:
         update = replace(update, averaged={}, integers=self._rounded(update, round))
         for stage, context in zip(self.stages, round.contexts, strict=True):
+            start = time.perf_counter()
             secret = round.secrets.get(update.client) if isinstance(stage, Mask) else None
             update = stage.encode_integers(update, replace(context, secret=secret) if secret else context)
+            notes[f"{_named(stage)}.seconds"] += time.perf_counter() - start
+            if stage.kind in ("quantize", "mask"):
+                notes[f"{_named(stage)}.bytes_out"] = update.nbytes
         return update
 
     def _rounded(self, update: Update, round: ChannelRound) -> Integers:
@@ -284,7 +309,15 @@ class Channel:
         if len(stages) < len(self.stages) or self._by_clients:
             return None
         for stage, context in zip(stages, round.contexts, strict=True):
+            start, size = time.perf_counter(), updates.nbytes
             updates = stage.encode_stack(updates, context)
+            count = len(updates.clients)
+            noted = {
+                f"{_named(stage)}.seconds": time.perf_counter() - start,
+                f"{_named(stage)}.bytes_in": float(size * count),
+                f"{_named(stage)}.bytes_out": float(updates.nbytes * count),
+            }
+            updates = replace(updates, notes={**updates.notes, **noted})
         return updates
 
     def receive(self, update: Update, round: ChannelRound) -> Update:
@@ -306,9 +339,11 @@ class Channel:
         """
         aggregate = sums.aggregate() if round.grid is None else self._opened(sums, round)
         states = []
-        for stage, context in zip(reversed(self.stages), reversed(round.contexts), strict=True):
-            states.append(stage.after(aggregate, context))
-            aggregate = stage.decode(aggregate, context)
+        for stage, context in zip(reversed(self.stages), reversed(round.of_server()), strict=True):
+            start = time.perf_counter()
+            aggregate, given = stage.decode(aggregate, context), aggregate
+            states.append(stage.after(given, context))
+            round.note(f"{_named(stage)}.server_seconds", time.perf_counter() - start)
         return aggregate, tuple(reversed(states))
 
     def mechanism(self, round: ChannelRound) -> Mechanism | None:
@@ -348,9 +383,15 @@ class Channel:
         """
         return self.mask.traffic(round.held, sent) if self.mask else ({}, sent)
 
-    def measured(self, notes: Mapping[str, float], round: ChannelRound) -> dict[str, float]:
-        """Return what the stages measured in a round: at the clients, added up, and at the server."""
-        measured = dict(notes)
+    def measured(self, notes: Mapping[str, float], clients: int, round: ChannelRound) -> dict[str, float]:
+        """Return what the stages measured in a round: means over the clients, and what the server measured.
+
+        Args:
+            notes: what was measured at the clients, added up;
+            clients: and at how many.
+            round: the channel in this round.
+        """
+        measured = {name: total / clients for name, total in notes.items()} | round.seconds
         if self.noise and round.grid:
             place = self.stages.index(self.noise)
             dimension = self._dimension(round)
@@ -363,14 +404,23 @@ class Channel:
     def _opened(self, sums: Accumulator, round: ChannelRound) -> Aggregate:
         aggregate, total = sums.aggregate(means=False), sums.integers()
         if self.mask:
+            start = time.perf_counter()
             opened = self.mask.open(total, sorted(sums.clients), round.held, round.contexts[-1])
+            round.note(f"{_named(self.mask)}.server_seconds", time.perf_counter() - start)
             total = opened.integers
             aggregate = replace(aggregate, weight=opened.weight, metrics=opened.metrics, count=opened.count)
-        for stage, context in zip(reversed(self.stages), reversed(round.contexts), strict=True):
+        for stage, context in zip(reversed(self.stages), reversed(round.of_server()), strict=True):
+            start = time.perf_counter()
             total = stage.decode_integers(total, context)
+            round.note(f"{_named(stage)}.server_seconds", time.perf_counter() - start)
         # With noise the mean must not depend on how many clients answered: one more or less would show.
         divisor = round.contexts[-1].cohort if self.noise else aggregate.weight
         return replace(aggregate, weight=divisor, means=means_of(total, divisor))
+
+
+def _named(stage: Transform) -> str:
+    """Return a stage's name as measurements have it: "secure_sum"."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(stage).__name__).lower()
 
 
 def _digest(task: Task) -> bytes:

@@ -99,4 +99,6 @@ class Clip(Transform):
             averaged = {name: stack.times(tried, role) for name, stack in updates.averaged.items()}
             over = norms_of(averaged.values(), role, self.p) > self.norm
             tried, slack = np.where(over, factors * (1 - slack), tried), 2 * slack
-        return replace(updates, averaged=averaged)
+        clipped = float(np.count_nonzero(norms > self.norm))
+        notes = {**updates.notes, "clip.norm": float(norms.sum()), "clip.clipped": clipped}
+        return replace(updates, averaged=averaged, notes=notes)

@@ -64,7 +64,7 @@ class LinearMap(Transform, ABC):
         check_averages(self, algorithm)
         check_may_change(self, algorithm)
 
-    def layout_behind(self, layout: Layout) -> Layout:
+    def layout_behind(self, layout: Layout, state: StageState | None = None) -> Layout:
         parameters = [segment for segment in layout.segments if segment.role == "parameter"]
         size = sum(segment.size for segment in parameters)
         if not size:

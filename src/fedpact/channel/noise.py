@@ -47,8 +47,12 @@ _BETA = math.exp(-0.5)
 _TAIL = 8.0
 
 
-class _Sampler(Protocol):
-    def draw(self, n: int) -> NDArray[np.int64]: ...
+class Sampler(Protocol):
+    """What draws integer noise."""
+
+    def draw(self, n: int) -> NDArray[np.int64]:
+        """Return n independent draws."""
+        ...
 
 
 class Noise(Transform):
@@ -175,12 +179,12 @@ class Noise(Transform):
         arrays = {name: array + sampler.draw(array.size) for name, array in integers.arrays.items()}
         return replace(integers, arrays=arrays), std
 
-    def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[_Sampler, float]:
+    def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[Sampler, float]:
         """Return what draws one of so many equal shares of the noise, and the standard deviation of a share."""
         raise NotImplementedError
 
-    def mechanism(self, context: RoundContext, dimension: int) -> Mechanism:
-        """Return the noise of one round as accountants know it."""
+    def mechanism(self, context: RoundContext, dimension: int) -> Mechanism | None:
+        """Return the noise of a round as accountants know it; None where an earlier round's counts for it."""
         raise NotImplementedError
 
     def most(self, context: RoundContext, dimension: int) -> float:
@@ -198,7 +202,8 @@ class Noise(Transform):
         assert context.grid is not None
         return self.sampler(context, dimension, 1)[1] * context.grid.step
 
-    def _l2(self, context: RoundContext, dimension: int) -> float:
+    def l2(self, context: RoundContext, dimension: int) -> float:
+        """Return the L2 norm, in steps of the grid, that no client's integers exceed."""
         assert context.grid is not None
         return self.integer_bound(context.grid, context.sensitivity, dimension)
 
@@ -229,15 +234,15 @@ class GaussianNoise(Noise):
     def __post_init__(self) -> None:
         _check(self)
 
-    def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[_Sampler, float]:
+    def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[Sampler, float]:
         """Return a discrete Gaussian."""
-        sigma = self.multiplier * self._l2(context, dimension) / math.sqrt(shares)
+        sigma = self.multiplier * self.l2(context, dimension) / math.sqrt(shares)
         return DiscreteGaussian(sigma), sigma
 
     def mechanism(self, context: RoundContext, dimension: int) -> Mechanism:
         """Return a discrete Gaussian, or the sum of shares of one."""
         shares = self.shares(context) if self.where == "distributed" else 1
-        return DiscreteGaussianEvent(self.multiplier, self._l2(context, dimension), dimension, shares)
+        return DiscreteGaussianEvent(self.multiplier, self.l2(context, dimension), dimension, shares)
 
 
 @dataclass(frozen=True)
@@ -263,14 +268,14 @@ class SkellamNoise(Noise):
     def __post_init__(self) -> None:
         _check(self)
 
-    def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[_Sampler, float]:
+    def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[Sampler, float]:
         """Return a Skellam distribution."""
-        variance = (self.multiplier * self._l2(context, dimension)) ** 2 / shares
+        variance = (self.multiplier * self.l2(context, dimension)) ** 2 / shares
         return Skellam(variance), math.sqrt(variance)
 
     def mechanism(self, context: RoundContext, dimension: int) -> Mechanism:
         """Return the Skellam mechanism."""
-        l2 = self._l2(context, dimension)
+        l2 = self.l2(context, dimension)
         # Of integers the L1 norm is at most the squared L2 norm, and of so many at most √dimension times the L2 norm.
         return SkellamEvent(self.multiplier, max(l2, min(l2 * l2, math.sqrt(dimension) * l2)), l2)
 
@@ -311,7 +316,7 @@ class LaplaceNoise(Noise):
                 "GaussianNoise with it."
             )
 
-    def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[_Sampler, float]:
+    def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[Sampler, float]:
         """Return a discrete Laplace distribution."""
         scale = self.multiplier * self._l1(context, dimension)
         return DiscreteLaplace(scale), math.sqrt(2) * scale

@@ -37,6 +37,7 @@ class RoundContext:
         state: what the stage's server half keeps, as it was when the round began.
         layouts: array of the task → the layout of the averaged vector of the same name before this stage.
         grid: on which averaged vectors become integers; None where they are summed as the engine finds best.
+        scratch: what a server half hands on to the next within the round; `after` is the last.
         secret: what a "mask" stage gave this client to mask with, and the server half to open the sum; None otherwise.
     """
 
@@ -49,6 +50,7 @@ class RoundContext:
     state: StageState = field(default_factory=dict)
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     grid: Grid | None = None
+    scratch: dict[str, Any] = field(default_factory=dict)
     secret: Any = None
 
 
@@ -59,10 +61,12 @@ class Transform:
         kind: its place in a channel, and what it leaves.
         remembers: whether its client half keeps something from one round to the next, such as the error that
             compression made: then `encode_remembering` is called, and `encode` never.
+        tells: whether clients are told what its server half keeps.
     """
 
     kind: ClassVar[Kind] = "compress"
     remembers: ClassVar[bool] = False
+    tells: ClassVar[bool] = True
 
     def bound(self, before: float, state: StageState) -> float:
         """Return the L2 norm that no update exceeds behind this stage, over all its averaged vectors together.

@@ -33,7 +33,8 @@ class ZeroOutliers(Transform):
     """Make zeros of an update whose L2 norm is beyond a bound, or is no number at all.
 
     All of its averaged vectors become zero, buffers too, and metrics that are no finite numbers are left out; it keeps
-    its weight. It notes its norm ("zero.norm") where that is a number, and whether it was zeroed ("zero.zeroed").
+    its weight. It notes its norm ("zero_outliers.norm") where that is a number, and whether it was zeroed
+    ("zero_outliers.zeroed").
 
     The bound is `norm` where that is given. Else it is factor · C, where C follows a high quantile of the clients'
     norms: each sends one more averaged vector of one number, "zero_count", that tells whether its norm is at most C
@@ -112,9 +113,9 @@ class ZeroOutliers(Transform):
         }
         if self.norm is None:
             averaged[_COUNT] = count_of(norm <= self._estimate(context.state), self._scale(context.state))
-        notes = {**update.notes, "zero.zeroed": float(zeroed)}
+        notes = {**update.notes, "zero_outliers.zeroed": float(zeroed)}
         if isfinite(norm):
-            notes["zero.norm"] = norm
+            notes["zero_outliers.norm"] = norm
         metrics = {name: number for name, number in update.metrics.items() if not zeroed or isfinite(number)}
         return replace(update, averaged=averaged, metrics=metrics, notes=notes)
 

@@ -67,5 +67,6 @@ def result_data(result: Result) -> dict[str, Any]:
         if evaluation
         else {},
         "clients": result.clients.to_dict(orient="index"),
+        "privacy": result.privacy.to_json(),
         "failures": result.failures.to_dict(orient="records"),
     }

@@ -36,7 +36,8 @@ class Job(BaseModel):
         channel: the stages between a client's update and the sum.
         rounds: the number of rounds, at most.
         cohort: how many clients take part in a round: a number, a share in (0, 1], or None for all.
-        sampling: whether that is exactly so many ("fixed"), or each client by a coin of its own ("poisson").
+        sampling: whether that is exactly so many drawn anew ("fixed"), each client by a coin of its own ("poisson"), or
+            exactly so many in turn ("cyclic").
         quorum: how many of them must answer: a number, or a share in (0, 1] of the cohort.
         timeout_s: how long one client may take, in seconds; None for no limit.
         update_range: the declared range of every averaged value: |value| ≤ update_range.
@@ -59,7 +60,7 @@ class Job(BaseModel):
     channel: tuple[Spec, ...] = ()
     rounds: int = Field(default=10, ge=1)
     cohort: int | float | None = None
-    sampling: Literal["fixed", "poisson"] = "fixed"
+    sampling: Literal["fixed", "poisson", "cyclic"] = "fixed"
     quorum: int | float = 1
     timeout_s: float | None = Field(default=None, gt=0)
     update_range: float = Field(default=65536.0, ge=2.0**-64, le=2.0**64)

@@ -155,6 +155,7 @@ class Updates:
         weights: each client's weight.
         averaged: stacks of vectors.
         metrics: numbers [clients].
+        notes: what channel stages measured at the clients, added up over them.
     """
 
     clients: Sequence[str]
@@ -163,6 +164,7 @@ class Updates:
     weights: Sequence[float]
     averaged: Mapping[str, Stack]
     metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     def one(self, place: int) -> Update:
         """Return the update of one of the clients, copied."""

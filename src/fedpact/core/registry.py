@@ -149,6 +149,8 @@ class Registry:
         spec: Spec = {"name": name}
         hints = typing.get_type_hints(type(part))
         for field in dataclasses.fields(part):
+            if not field.init:
+                continue
             value = getattr(part, field.name)
             if self._parts is not None and dataclasses.is_dataclass(value):
                 value = self._parts.describe(value)

@@ -81,6 +81,8 @@ class Devices:
             # In the order of the clients, whoever ran them.
             found[name] = {id: record[id] for id in ids if id in record}
             getattr(intake, name).update(found[name])
+        for each in taken:
+            intake.note(each.notes)
         errors = {each.first_failed: each.first_error for each in taken}
         first = next((errors[id] for id in found["failures"] if id in errors), None)
         intake.first_error = intake.first_error or first

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedpact.channel.channel import Channel, ChannelRound
+from fedpact.channel.correlated_noise import CorrelatedNoise
 from fedpact.channel.noise import GaussianNoise, SkellamNoise
 from fedpact.channel.transform import RoundContext
+from fedpact.core.errors import ConfigError
 from fedpact.core.grid import Grid
 from fedpact.core.job import Job
 from fedpact.engine.sampler import count_of
@@ -72,7 +74,9 @@ def release_of(setting: Setting, round: ChannelRound, present: int) -> Release |
         present: how many clients there are to sample from.
     """
     mechanism = setting.channel.mechanism(round)
-    return None if mechanism is None else Release(mechanism, sampling_of(setting, present))
+    if mechanism is None:
+        return None
+    return Release(mechanism, sampling_of(setting, present))
 
 
 def sampling_of(setting: Setting, present: int) -> Sampling:
@@ -81,7 +85,9 @@ def sampling_of(setting: Setting, present: int) -> Sampling:
     The server knows whom it asks: against it, nothing is gained by sampling.
     """
     size = count_of(setting.rules.cohort, present)
-    if size >= present or setting.channel.noise is None or setting.channel.noise.where != "central":
+    noise = setting.channel.noise
+    hidden = noise is not None and noise.where == "central" and not isinstance(noise, CorrelatedNoise)
+    if size >= present or not hidden or setting.rules.sampling == "cyclic":
         return Everyone()
     if setting.rules.sampling == "poisson":
         return Poisson(size / present)
@@ -100,18 +106,48 @@ def default_delta(clients: int) -> float:
     return float(max(2, clients)) ** -_DELTA_EXPONENT
 
 
-def check_accountable(setting: Setting, present: int) -> None:
+def check_accountable(setting: Setting, present: int, rounds: int) -> None:
     """Refuse noise and sampling that no accountant here covers.
 
+    Args:
+        setting: channel and rules.
+        present: how many clients there are.
+        rounds: length of the run.
+
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or clients take part more often than the noise is made for.
         DependencyError: it needs a library that is not installed.
     """
     noise = setting.channel.noise
     if noise is not None:
-        context = RoundContext(0, sensitivity=1.0, grid=Grid(2.0**-30, 1.0))
-        release = Release(noise.mechanism(context, 1), sampling_of(setting, present))
-        account([release], default_delta(present), relation_of([release]))
+        if isinstance(noise, CorrelatedNoise):
+            _check_participation(noise, setting, present, rounds)
+        mechanism = noise.mechanism(RoundContext(0, sensitivity=1.0, grid=Grid(2.0**-30, 1.0)), 1)
+        if mechanism is not None:
+            release = Release(mechanism, sampling_of(setting, present))
+            account([release], default_delta(present), relation_of([release]))
+
+
+def _check_participation(noise: CorrelatedNoise, setting: Setting, present: int, rounds: int) -> None:
+    """Refuse a run in which clients take part more often, or sooner again, than noise is made for."""
+    size, sampling = count_of(setting.rules.cohort, present), setting.rules.sampling
+    if size < present and sampling != "cyclic":
+        raise ConfigError(
+            f'CorrelatedNoise bounds how often a client takes part, and with sampling="{sampling}" nothing does: set '
+            'sampling="cyclic".'
+        )
+    if rounds > noise.rounds:
+        raise ConfigError(
+            f"CorrelatedNoise is made for {noise.rounds} rounds, and the job has {rounds}; set its rounds."
+        )
+    separation = present // size
+    participations = -(-rounds // separation)
+    if noise.separation > separation or noise.participations < participations:
+        raise ConfigError(
+            f"with {size} of {present} clients a round, each takes part up to {participations} times in {rounds} "
+            f"rounds, {separation} apart; write CorrelatedNoise(..., participations={participations}, "
+            f"separation={separation})."
+        )
 
 
 def statement_of(

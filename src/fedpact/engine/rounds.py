@@ -119,7 +119,7 @@ def hold_round(
         download_bytes=task.nbytes * len(weights) + sum(down.values()),
         upload_bytes=up,
         states=kept_states,
-        notes=channel.measured(intake.notes, opened),
+        notes=channel.measured(intake.notes, intake.sums.count, opened),
         release=release,
     )
 

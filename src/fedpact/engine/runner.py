@@ -255,6 +255,7 @@ def _record(round: int, outcome: Outcome) -> dict[str, Any]:
         "failed": len(outcome.failures),
         "download_bytes": outcome.download_bytes,
         "upload_bytes": sum(outcome.upload_bytes.values()),
+        **outcome.notes,
     }
 
 

@@ -14,7 +14,7 @@ from fedpact.core.messages import Cohort, Cycle, Everyone, Recipients
 from fedpact.core.seeds import Seed
 from fedpact.engine.population import is_among
 
-Sampling = Literal["fixed", "poisson"]
+Sampling = Literal["fixed", "poisson", "cyclic"]
 
 
 def choose(
@@ -34,7 +34,8 @@ def choose(
         round: the round.
         seed: the job's.
         sampling: "fixed": so many clients without replacement; "poisson": each by a coin of its own, so many on
-            average.
+            average; "cyclic": so many in turn, in an order drawn once, so that each takes part again only when all
+            others have.
 
     Raises:
         ConfigError: a client named in the task is not there.
@@ -48,6 +49,11 @@ def choose(
         return [ids[int(_order(seed, turn, len(ids))[place])] if to.shuffle else ids[place]]
     if isinstance(to, Cohort):
         size = count_of(cohort, len(ids))
+        if sampling == "cyclic" and size < len(ids):
+            turns = _order(seed.child("turns"), 0, len(ids))
+            return sorted(
+                ids[int(turns[place % len(ids)])] for place in range(round * size, (round + 1) * size)
+            )
         generator = seed.child("cohort", round).generator()
         if sampling == "poisson" and size < len(ids):
             # As many as coins would choose, and then these: the same, without a coin for everybody.

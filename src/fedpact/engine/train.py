@@ -79,8 +79,8 @@ def train(
         channel: one stage or several that an update goes through before and after it is summed.
         rounds: the number of rounds, at most.
         cohort: how many clients take part in a round: a number, a share in (0, 1], or None for all.
-        sampling: whether that is exactly so many ("fixed"), or each client by a coin of its own and so many on average
-            ("poisson"), which is what most privacy accounting is for.
+        sampling: whether that is exactly so many drawn anew ("fixed"), each client by a coin of its own and so many on
+            average ("poisson"), which most privacy accounting is for, or exactly so many in turn ("cyclic").
         quorum: how many of them must answer: a number, or a share of those asked.
         timeout_s: how long one client may take, in seconds.
         update_range: the declared range of every averaged value.
@@ -296,7 +296,7 @@ def _hold(
     rules = Rules(job.cohort, job.sampling, job.quorum, job.update_range)
     setting = Setting(parts.algorithm, model, population, channel, rules, seed)
     # What accounting needs and is not there is missed now, and not at the end.
-    check_accountable(setting, len(raw.ids(0)))
+    check_accountable(setting, len(raw.ids(0)), job.rounds)
     runner = Runner(job, parts.rules, engine, setting, running.ledger)
 
     def save(progress: Progress, score: float | None) -> None:

@@ -36,7 +36,7 @@ class Rules:
 
     Args:
         cohort: how many clients are asked: a number, a share, or None for all.
-        sampling: whether that is exactly so many ("fixed"), or on average ("poisson").
+        sampling: how they are drawn (see `choose`).
         quorum: how many of them must answer: a number, or a share of those asked.
         update_range: the declared range of every averaged value.
         fatal: errors of one client that end the round for all.
@@ -159,8 +159,7 @@ class Intake:
             return
         self.seconds[id] = seconds
         self.upload_bytes[id] = update.nbytes
-        for name, value in update.notes.items():
-            self.notes[name] = self.notes.get(name, 0.0) + value
+        self.note(update.notes)
         if kept:
             self.kept[id] = kept
 
@@ -186,6 +185,7 @@ class Intake:
         taken = [id for id in updates.clients if id not in refused] if refused else updates.clients
         self.seconds.update(dict.fromkeys(taken, each))
         self.upload_bytes.update(dict.fromkeys(taken, nbytes))
+        self.note(updates.notes)
         for id, keeps in zip(updates.clients, kept, strict=True):
             if keeps and id not in refused:
                 self.kept[id] = keeps
@@ -213,6 +213,11 @@ class Intake:
         self.failures[id] = reason(error)
         self.seconds[id] = seconds
 
+    def note(self, notes: Mapping[str, float]) -> None:
+        """Add what was measured at clients to what was measured before."""
+        for name, value in notes.items():
+            self.notes[name] = self.notes.get(name, 0.0) + value
+
     def merge(self, other: "Intake") -> None:
         """Add what another intake of the same work has taken in from other clients."""
         self.sums.merge(other.sums)
@@ -220,8 +225,7 @@ class Intake:
         self.seconds.update(other.seconds)
         self.upload_bytes.update(other.upload_bytes)
         self.failures.update(other.failures)
-        for name, value in other.notes.items():
-            self.notes[name] = self.notes.get(name, 0.0) + value
+        self.note(other.notes)
         self.first_error = self.first_error or other.first_error
 
 

@@ -96,6 +96,7 @@ class Workers:
             found = getattr(held.gathered, name)
             # In the order of the clients, however they were run.
             getattr(intake, name).update((id, found[id]) for id in ids if id in found)
+        intake.note(held.gathered.notes)
         intake.first_error = intake.first_error or held.first_error(ids)
 
     def describe(self) -> str:

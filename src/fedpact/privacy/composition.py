@@ -5,7 +5,7 @@ See `accounting` for the papers.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -33,6 +33,8 @@ ACCOUNTANTS = ("auto", "closed_form", "pld", "rdp")
 
 # The grid of privacy losses, and the epsilons between which it is that.
 _GRID, _COARSE_FROM, _FINE_UP_TO = 1e-4, 0.5, 30.0
+# Points of one release's distribution: each is computed on its own, in Python.
+_MOST_POINTS = 300_000
 # Sums of losses are computed by FFT in double precision: a smaller delta would be rounding.
 SMALLEST_DELTA = 1e-11
 _FEW_ORDERS = (2, 3, 4, 6, 8, 12, 16, 32, 64, 256)
@@ -110,7 +112,9 @@ class Composition:
         Args:
             scale: about what ε will be.
         """
-        grid = _GRID * min(max(scale, 0.005) / _COARSE_FROM, 1.0) * max(scale / _FINE_UP_TO, 1.0)
+        wanted = _GRID * min(max(scale, 0.005) / _COARSE_FROM, 1.0) * max(scale / _FINE_UP_TO, 1.0)
+        widest = max(_largest_loss(noise, rate) for noise, rate in self._noises())
+        grid = max(wanted, widest / _MOST_POINTS)
         with dp_accounting_quiet():
             from dp_accounting.pld import privacy_loss_distribution as pld
 
@@ -177,6 +181,14 @@ class Composition:
             else relations.ADD_OR_REMOVE_ONE,
         )
 
+    def _noises(self) -> Iterator[tuple[float, float]]:
+        """Iterate over the noise multiplier and the sampling rate of everything that has a distribution of losses."""
+        if self.mu_squared:
+            yield 1.0 / math.sqrt(self.mu_squared), 1.0
+        for mechanism, sampling in self._rest:
+            noise = cast(Gaussian | Laplace, mechanism).noise_multiplier / self._factor
+            yield noise, sampling.rate if isinstance(sampling, Poisson) else 1.0
+
     def guess(self) -> float:
         """Return an ε from Rényi divergences; a replaced unit is one that is added with twice the sensitivity."""
         halved = Composition([], "add_or_remove")
@@ -185,6 +197,12 @@ class Composition:
             kind = type(cast(Gaussian, mechanism))
             halved._rest[kind(cast(Gaussian, mechanism).noise_multiplier / self._factor), sampling] += count
         return renyi.epsilon(*halved._bounds(_FEW_ORDERS), 1e-6)[0]
+
+
+def _largest_loss(noise: float, rate: float) -> float:
+    """Return about the largest privacy loss of one release, 10 standard deviations out; Laplace's is below it."""
+    plain = 0.5 / noise**2 + 10.0 / noise
+    return max(plain + math.log(rate), math.log1p(rate * math.expm1(min(plain, 700.0))))
 
 
 def _without_effect(sampling: Sampling) -> Sampling:

@@ -50,6 +50,7 @@ def run_sections(result: Result, labels: "pd.DataFrame | None" = None) -> list[s
         _clients(result, labels),
         _held_out(result),
         _failures(result),
+        page.section("Privacy", *map(page.paragraph, result.privacy.sentences())),
         _settings(result),
     ]
 

@@ -9,7 +9,7 @@ clients can try as many of their keys as it has time for, which multiplies the p
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -35,11 +35,27 @@ class Graph:
 
     def beside(self, position: int) -> Sequence[int]:
         """Return the neighbours of a client, sorted; it is not among them."""
-        return _beside(self)[position]
+        return self._all_beside[position]
 
     def around(self, position: int) -> frozenset[int]:
         """Return the clients that hold shares of a client's secrets: its neighbours and itself."""
-        return _around(self)[position]
+        return self._all_around[position]
+
+    @cached_property
+    def _all_beside(self) -> Sequence[Sequence[int]]:
+        count = len(self.circle)
+        if self.neighbours is None:
+            return [(*range(i), *range(i + 1, count)) for i in range(count)]
+        half = self.neighbours // 2
+        distances = (*range(-half, 0), *range(1, half + 1))
+        seats: list[Sequence[int]] = [()] * count
+        for seat, position in enumerate(self.circle):
+            seats[position] = sorted(self.circle[(seat + d) % count] for d in distances)
+        return seats
+
+    @cached_property
+    def _all_around(self) -> Sequence[frozenset[int]]:
+        return [frozenset((*beside, position)) for position, beside in enumerate(self._all_beside)]
 
 
 @lru_cache(maxsize=16)
@@ -56,24 +72,6 @@ def graph(count: int, neighbours: int | None, seed: bytes) -> Graph:
     # 64 uniform bits for each: two are the same with a probability of count² / 2^65, and then sit as they stand.
     draws = expand(seed, 2 * count).view(np.uint64)
     return Graph(tuple(np.argsort(draws, kind="stable").tolist()), neighbours)
-
-
-@lru_cache(maxsize=16)
-def _beside(graph: Graph) -> tuple[tuple[int, ...], ...]:
-    count = len(graph.circle)
-    if graph.neighbours is None:
-        return tuple((*range(i), *range(i + 1, count)) for i in range(count))
-    half = graph.neighbours // 2
-    distances = (*range(-half, 0), *range(1, half + 1))
-    seats: list[tuple[int, ...]] = [()] * count
-    for seat, position in enumerate(graph.circle):
-        seats[position] = tuple(sorted(graph.circle[(seat + d) % count] for d in distances))
-    return tuple(seats)
-
-
-@lru_cache(maxsize=16)
-def _around(graph: Graph) -> tuple[frozenset[int], ...]:
-    return tuple(frozenset((*beside, position)) for position, beside in enumerate(_beside(graph)))
 
 
 def choose(clients: int, corrupt: float, drop: float, *, malicious: bool = True) -> tuple[int, int]:

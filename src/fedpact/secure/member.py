@@ -21,7 +21,8 @@ class Member(Secret):
         roster: who may take part, as this client was told by its owners.
         session: the run that it takes part in, 32 bytes.
         minimum_cohort: the smallest cohort that it takes part in, whatever the server says.
-        last_round: the last round it took part in, which its owner keeps over restarts; −1 for none.
+        last_round: the last round it took part in, −1 for none; its owner keeps it over restarts, from before the
+            answer to an invitation is sent.
         verify: checks a signature: `keys.verify`, or one that remembers its results.
 
     Raises:

@@ -132,8 +132,3 @@ class Agreed:
             )
         if survivors[-1] >= len(self.clients):
             raise SecureError(f"there is no client {survivors[-1]} in this round; the round is given up.")
-        if self.parameters.neighbours is None and len(survivors) < self.parameters.threshold:
-            raise SecureError(
-                f"{len(survivors)} clients uploaded and {self.parameters.threshold} are needed to open their sum; the "
-                "round is given up."
-            )
