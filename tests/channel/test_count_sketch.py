@@ -114,7 +114,7 @@ def test_error_feedback_converges_where_plain_top_k_does_not():
     assert np.abs(fed_back - 1).max() < 0.2
 
 
-def test_momentum_and_error_are_those_of_algorithm_1():
+def test_momentum_and_error_are_those_done_by_hand():
     # A sketch with as many columns as parameters is exact, so that the server's steps can be done by hand.
     stage, state = CountSketch(1, 3, 1, momentum=0.5), None
     found = []
@@ -124,9 +124,22 @@ def test_momentum_and_error_are_those_of_algorithm_1():
         aggregate = mean([stage.encode(update(**vectors), context)])
         state = stage.after(aggregate, context)
         found.append(stage.decode(aggregate, context).means["model"]["x"].tolist())
-    # u = (4, 3, 0), e = (4, 3, 0) → 4 and (0, 3, 0) is left; u = (2, 1.5, 1), e = (2, 4.5, 1) → 4.5; then
-    # u = (1, .75, .5), e = (3, .75, 1.5) → 3.
-    np.testing.assert_allclose(found, [[4, 0, 0], [0, 4.5, 0], [3, 0, 0]], rtol=1e-12)
+    # u = e = (4, 3, 0) → 4, and (0, 3, 0) is left of both; u = (0, 1.5, 1), e = (0, 4.5, 1) → 4.5, and (0, 0, 1) is
+    # left of both; u = (0, 0, 0.5), e = (0, 0, 1.5) → 1.5.
+    np.testing.assert_allclose(found, [[4, 0, 0], [0, 4.5, 0], [0, 0, 1.5]], rtol=1e-12)
+
+
+def test_a_vector_without_large_numbers_does_not_make_errors_grow():
+    # With error ← error − sketch(Δ) they would grow without bound, by the errors of the estimates.
+    rng, stage, state = np.random.default_rng(0), CountSketch(5, 20, 40), None
+    largest = []
+    for number in range(100):
+        vectors = {"model": vector(rng.normal(size=400))}
+        context = begin(stage, vectors, state=state, number=number)
+        aggregate = mean([stage.encode(update(**vectors), context)])
+        state = stage.after(aggregate, context)
+        largest.append(np.linalg.norm(stage.decode(aggregate, context).means["model"]["x"]))
+    assert max(largest) < 10 * math.sqrt(400)
 
 
 def test_hash_functions_are_those_of_the_first_round_in_all_rounds():

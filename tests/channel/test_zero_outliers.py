@@ -29,7 +29,10 @@ def test_beyond_a_fixed_norm_all_becomes_zero_and_within_it_nothing_changes():
     assert encoded(stage, within).notes == {"zero_outliers.norm": 5, "zero_outliers.zeroed": 0}
     zeroed = encoded(stage, beyond)
     assert zeroed.averaged == {"model": vector([0.0, 0.0])}
-    assert zeroed.notes == {"zero_outliers.norm": pytest.approx(math.hypot(3, 4.1)), "zero_outliers.zeroed": 1}
+    assert zeroed.notes == {
+        "zero_outliers.norm": pytest.approx(math.hypot(3, 4.1)),
+        "zero_outliers.zeroed": 1,
+    }
     np.testing.assert_array_equal(beyond.averaged["model"]["x"], [3, 4.1])
     assert stage.after(mean([zeroed]), begin(stage, beyond.averaged)) == {}
 

@@ -36,7 +36,7 @@ def test_index_of_exit_codes_links_every_page_and_no_other() -> None:
         (
             ("[[preprocess]]", '[[channel]]\nname = "GaussianNoise"\nmultiplier = 1.0\n[[preprocess]]'),
             6,
-            "Clip",
+            'weighting="uniform" in FedAvg',
         ),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else None,

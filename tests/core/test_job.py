@@ -38,6 +38,7 @@ CHANGED = {
     "channel": [],
     "rounds": 6,
     "cohort": 1,
+    "sampling": "poisson",
     "quorum": 0.5,
     "timeout_s": None,
     "update_range": 2048.0,
@@ -59,6 +60,13 @@ def reversed_keys(data):
 
 def test_a_jobs_digest_is_the_one_it_always_was():
     assert Job.of(SETTINGS).digest == GOLDEN_DIGEST
+
+
+@pytest.mark.parametrize("setting", [{"sampling": "fixed"}, {"evaluate_cohort": None}])
+def test_a_setting_that_was_added_later_says_nothing_at_its_default(setting):
+    assert Job.of({**SETTINGS, **setting}).digest == GOLDEN_DIGEST
+    (name,) = setting
+    assert f'"{name}"' not in Job.of(SETTINGS).canonical()
 
 
 def test_a_jobs_digest_is_the_same_in_another_process():

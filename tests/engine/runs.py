@@ -1,6 +1,6 @@
 """What the tests of whole runs share: clients with few rows, and what two runs have in common to the last bit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,17 @@ def outcome(result: Result) -> dict[str, Any]:
     """Return all that a run gave but how long it took."""
     return {
         "weights": result.weights,
-        "history": result.history.drop(columns="seconds"),
+        "history": result.history.drop(columns=_durations(result.history)),
         "clients": result.clients.drop(columns="seconds"),
         "failures": result.failures,
         "evaluation": None if result.evaluation is None else result.evaluation.to_json(),
         "stopped": result.stopped,
     }
+
+
+def _durations(names: Iterable[str]) -> list[str]:
+    # Of the round, and of the stages of the channel, such as "clip.seconds".
+    return [name for name in names if name.endswith("seconds")]
 
 
 def state_like(folder: Path) -> dict[str, Any]:
@@ -64,7 +69,8 @@ def last_state(folder: Path) -> dict[str, Any]:
     place.go_back(progress, Checkpoints(place.checkpoints).load(like=state_like(folder)))
     clients, history = dict(progress.clients.items()), [dict(record) for record in progress.history]
     for record in [*history, *clients.values()]:
-        del record["seconds"]
+        for name in _durations(record):
+            del record[name]
     return {
         "state": progress.state,
         "kept": {id: progress.kept.get(id) for id in sorted(progress.kept.ids())},

@@ -97,6 +97,7 @@ def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
         "preprocess": [],
         "channel": [{"name": "Clip", "norm": 1.0}],
         "cohort": 2,
+        "sampling": "poisson",
         "quorum": 0.5,
         "timeout_s": 9.0,
         "update_range": 8.0,

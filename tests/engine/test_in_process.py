@@ -69,13 +69,13 @@ class Recording(Intake):
 
     def take(self, update, kept, seconds):
         super().take(update, kept, seconds)
-        self.note(Answer(update.client, seconds, update, kept))
+        self.record(Answer(update.client, seconds, update, kept))
 
     def fail(self, id, error, seconds):
         super().fail(id, error, seconds)
-        self.note(Answer(id, seconds, error=error))
+        self.record(Answer(id, seconds, error=error))
 
-    def note(self, answer):
+    def record(self, answer):
         self.answers.append(answer)
         self.on_answer(answer.client)
 

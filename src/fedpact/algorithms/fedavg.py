@@ -62,6 +62,11 @@ class FedAvg(LocalSGD):
         check_numbers(self, "server_lr", positive=True)
         check_part(self, "server_optimizer", Optimizer, PARTS)
 
+    @property
+    def adds_means(self) -> bool:
+        """Whether the server adds the mean change as it is, so that it tells what the next model will be."""
+        return self.server_lr == 1 and self.server_optimizer == SGD()
+
     def init(self, model: Any, seed: Seed) -> FedAvgState:
         """Return the state before the first round."""
         start = model.initial(seed)
@@ -100,7 +105,7 @@ class FedAvg(LocalSGD):
     def server(self, model: Any, state: FedAvgState, aggregate: Aggregate) -> FedAvgState:
         """Step along the mean change."""
         change, count = aggregate.means["model"], state.round + 1
-        if self.server_lr == 1 and self.server_optimizer == SGD():
+        if self.adds_means:
             # The same bits as of the step below, in one pass over the model.
             return FedAvgState(count, state.model.plus(change), {})
         gradient = Vector.zeros(change.layout)

@@ -40,7 +40,7 @@ class ChannelRound:
     Args:
         contexts: for each stage what it may know.
         expected: averaged vector → its layout as it arrives at the server; None for those of the task.
-        secrets: client → what it masks with.
+        secrets: client → what it masks with; taken out as it is used, which is once.
         held: what the server opens the sum with; it never leaves this process.
         states: for each stage what its server half keeps, as it was when the round began; it stays there too.
         seconds: what the server halves of the stages took, by name.
@@ -48,7 +48,7 @@ class ChannelRound:
 
     contexts: tuple[RoundContext, ...] = ()
     expected: Mapping[str, Layout] | None = None
-    secrets: Mapping[str, Any] = field(default_factory=dict)
+    secrets: dict[str, Any] = field(default_factory=dict)
     held: Any = None
     states: tuple[StageState, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -63,7 +63,8 @@ class ChannelRound:
         return self.contexts[-1].grid if self.contexts else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "held": None, "states": ()}
+        contexts = tuple(replace(context, scratch={}) for context in self.contexts)
+        return {**vars(self), "contexts": contexts, "held": None, "states": ()}
 
     def of_server(self) -> tuple[RoundContext, ...]:
         """Return what the server halves may know."""
@@ -92,7 +93,7 @@ class Channel:
         bound = limit = inf
         for place, stage in enumerate(self.stages):
             stage.check(self.stages[:place], algorithm, layout)
-            if isinstance(stage, Noise | Mask):
+            if isinstance(stage, Noise | Mask | Quantize):
                 stage.check_bounded(bound, limit)
             bound, limit = stage.bound(bound, {}), min(limit, stage.range_of({}))
             if stage.kind == "compress":
@@ -170,6 +171,7 @@ class Channel:
         asked = len(ids)
         if states is None:
             states = self.init({name: vector.layout for name, vector in task.arrays.items()})
+        states = [stage.begin(task, state) for stage, state in zip(self.stages, states, strict=True)]
         least = self.mask.least(asked) if self.mask else 1
         contexts, layouts, bound = [], _wide(task), inf
         for place, (stage, state) in enumerate(zip(self.stages, states, strict=True)):
@@ -185,7 +187,7 @@ class Channel:
                     layouts=layouts,
                 )
             )
-            layouts = {name: stage.layout_behind(layout) for name, layout in layouts.items()}
+            layouts = {name: stage.layout_behind(layout, state) for name, layout in layouts.items()}
             bound = stage.bound(bound, state)
         grid = self._grid(contexts, bound, layouts)
         # Masks of clients that were given another task, or that encode otherwise, do not cancel.
@@ -193,7 +195,7 @@ class Channel:
         secrets, held = self.mask.agree(ids, contexts[-1], named) if self.mask else ({}, None)
         known = layouts if any(stage.kind == "compress" for stage in self.stages) else None
         return ChannelRound(
-            tuple(replace(c, grid=grid) for c in contexts), known, secrets, held, tuple(states)
+            tuple(replace(c, grid=grid) for c in contexts), known, dict(secrets), held, tuple(states)
         )
 
     def _grid(
@@ -277,7 +279,7 @@ class Channel:
         update = replace(update, averaged={}, integers=self._rounded(update, round))
         for stage, context in zip(self.stages, round.contexts, strict=True):
             start = time.perf_counter()
-            secret = round.secrets.get(update.client) if isinstance(stage, Mask) else None
+            secret = round.secrets.pop(update.client, None) if isinstance(stage, Mask) else None
             update = stage.encode_integers(update, replace(context, secret=secret) if secret else context)
             notes[f"{_named(stage)}.seconds"] += time.perf_counter() - start
             if stage.kind in ("quantize", "mask"):
@@ -356,6 +358,11 @@ class Channel:
         """Return how many numbers a client's averaged vectors have as they are summed."""
         layouts = round.contexts[-1].layouts if round.expected is None else round.expected
         return sum(layout.size for layout in layouts.values())
+
+    @property
+    def weighs_rows(self) -> bool:
+        """Whether a client's update weighs as much as it has rows."""
+        return getattr(self._algorithm, "weighting", "uniform") == "examples"
 
     def seen(self) -> str:
         """Return what the server sees of a client's update, in a clause."""

@@ -42,9 +42,11 @@ class CountSketch(LinearMap):
         momentum ← ρ · momentum + S
         error    ← error + momentum
         Δ        ← the top_k largest of the estimates, medians over the rows, from error
-        error    ← error − sketch(Δ)
+        error, momentum ← 0 wherever sketch(Δ) is not 0
 
-    and Δ is the mean that the algorithm is given; the learning rate is the algorithm's.
+    and Δ is the mean that the algorithm is given; the learning rate is the algorithm's. The paper's Algorithm 1 has
+    error ← error − sketch(Δ) instead, which adds the errors of the estimates up until training diverges; what stands
+    here is what its authors' own code does.
 
     Behind it a vector has one parameter array [rows · columns], and its buffers whole, which the mean has as they are.
 
@@ -54,7 +56,7 @@ class CountSketch(LinearMap):
     Args:
         rows: independent hash functions; an odd number has one median.
         columns: sums of each; all of it must be less than the model.
-        top_k: how many parameters change in a round.
+        top_k: how many parameters change in a round; far fewer than columns, or most of the error is lost.
         momentum: ρ, in [0, 1); the paper's experiments have 0.9, which makes steps up to ten times as long.
         error_feedback: whether what was not in Δ is kept for later rounds.
 
@@ -128,7 +130,8 @@ class CountSketch(LinearMap):
             k = min(self.top_k, size)
             largest = np.argpartition(np.abs(estimates), size - k)[size - k :]
             change[largest] = estimates[largest]
-            steps[name] = _Step(momentum, error - self.forward(change, seed), change)
+            rest = self.forward(change, seed) == 0
+            steps[name] = _Step(momentum * rest, error * rest, change)
         return steps
 
     def _seed(self, context: RoundContext) -> Seed:

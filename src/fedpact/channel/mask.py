@@ -157,7 +157,8 @@ class Mask(Transform):
         ]
         arrays = {**update.integers.arrays, NUMBERS: np.concatenate(limbs)}
         integers = replace(update.integers, arrays=arrays, numbers=tuple(values))
-        return replace(update, integers=integers, metrics={})
+        # The weight is under the mask now: the update itself no longer tells it.
+        return replace(update, integers=integers, metrics={}, weight=0)
 
     def opened(self, total: Integers, count: int, clients: int) -> Opened:
         """Return what a sum of such updates says.

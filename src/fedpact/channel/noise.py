@@ -122,7 +122,7 @@ class Noise(Transform):
     def integer_bound(self, grid: Grid, bound: float, dimension: int) -> float:
         """Return the L2 norm in steps of the grid that no client's integers exceed, rounding included.
 
-        To the nearest, rounding adds at most √dimension / 2; at random, what a redraw keeps it to.
+        To the nearest, rounding adds at most √dimension / 2 · spacing; at random, what a redraw keeps it to.
 
         Args:
             grid: the grid.
@@ -130,8 +130,8 @@ class Noise(Transform):
             dimension: how many integers.
         """
         steps = bound / grid.step
-        if not grid.levels:
-            return steps + math.sqrt(dimension) / 2
+        if not grid.at_random:
+            return steps + grid.spacing * math.sqrt(dimension) / 2
         units = steps / grid.spacing
         root = math.sqrt(dimension)
         likely = math.sqrt(units**2 + dimension / 4 + math.sqrt(2 * math.log(1 / _BETA)) * (units + root / 2))
@@ -308,6 +308,12 @@ class LaplaceNoise(Noise):
         if not any(isinstance(stage, Clip) and stage.p == 1 for stage in before):
             raise ChannelError(
                 "LaplaceNoise hides a change of bounded L1 norm: put Clip(..., p=1) before it, or use GaussianNoise."
+            )
+        others = [stage for stage in before if stage.kind == "clip" and getattr(stage, "p", 2) != 1]
+        if others:
+            raise ChannelError(
+                f"{type(others[0]).__name__} bounds another norm than the L1 norm, to which LaplaceNoise is scaled; "
+                "leave Clip(..., p=1) alone before it."
             )
         enlarging = [stage for stage in before if stage.kind in ("compress", "quantize")]
         if enlarging:

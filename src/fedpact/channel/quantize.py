@@ -105,4 +105,4 @@ class Quantize(Transform):
             limit: the largest size of a value.
             most: the largest weight of a client.
         """
-        return Grid.of_levels(self.bits, limit, most)
+        return Grid.of_levels(self.bits, limit, most, self.stochastic)

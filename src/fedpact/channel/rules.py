@@ -58,6 +58,7 @@ _PAIRS: dict[tuple[Kind, Kind], str] = {
     ("mask", "quantize"): "masks are added to integers; put {b} before {a}",
     ("mask", "noise"): "noise behind a mask would be added to what nobody can read; put {b} before {a}",
     ("mask", "mask"): "updates are masked once; take one of the two",
+    ("download", "download"): "what goes down is rounded once; take one of the two",
 }
 
 

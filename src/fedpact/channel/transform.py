@@ -14,8 +14,9 @@ from fedpact.core.vector import Layout
 
 # In the order in which stages stand in a channel. A "compress" stage leaves vectors, of one layout for all clients,
 # that can be summed as they are, and decodes the sum; a "pack" stage gives each client's vectors an encoding of their
-# own, which is undone for each before they are summed.
-Kind = Literal["clip", "compress", "pack", "quantize", "noise", "mask"]
+# own, which is undone for each before they are summed. A "download" stage changes only what goes down to the clients,
+# and stands anywhere.
+Kind = Literal["clip", "compress", "pack", "quantize", "noise", "mask", "download"]
 
 # What the server half of a stage keeps from one round to the next: numbers, arrays, vectors and containers of these.
 StageState = Mapping[str, Any]
@@ -93,8 +94,13 @@ class Transform:
             ChannelError: with a sentence that says what to change.
         """
 
-    def layout_behind(self, layout: Layout) -> Layout:
-        """Return the layout of an averaged vector behind this stage, from its layout before it."""
+    def layout_behind(self, layout: Layout, state: StageState | None = None) -> Layout:
+        """Return the layout of an averaged vector behind this stage.
+
+        Args:
+            layout: its layout before it.
+            state: what the stage's server half has in a round; None before the first.
+        """
         return layout
 
     def range_of(self, state: StageState) -> float:
@@ -108,6 +114,18 @@ class Transform:
             layouts: array of the task → its layout, widened, as before the first stage.
         """
         return {}
+
+    def begin(self, task: Task, state: StageState) -> StageState:
+        """Return the state that a round is held with: what the server half keeps, and what it makes of the task.
+
+        Args:
+            task: as the algorithm gave it.
+            state: what the server half keeps.
+
+        Raises:
+            ChannelError: the stage cannot do its work with such a task.
+        """
+        return state
 
     def send(self, task: Task, context: RoundContext) -> Task:
         """Transform what goes down to the clients."""

@@ -133,7 +133,5 @@ def _show(output: Output, result: "Result", place: Path) -> None:
         f"{words.size(result.upload_bytes)} and were sent {words.size(result.download_bytes)}.",
         f"Clients were trained {result.engine}.",
         f"The result is in {place}",
-        "",
-        *result.privacy.sentences(),
     )
     output.command("fedpact", "report", str(place), before="To read it: ")

@@ -28,12 +28,14 @@ class Grid:
         limit: every |v| ≤ limit.
         most: the largest weight of a client.
         levels: to how many numbers a value is rounded; None for all integers.
+        at_random: whether a value is rounded up or down at random, in place of to the nearest.
     """
 
     step: float
     limit: float
     most: float = 1.0
     levels: int | None = None
+    at_random: bool = False
 
     @property
     def largest(self) -> int:
@@ -61,9 +63,9 @@ class Grid:
         return grid if grid.largest * clients < 2 ** (bits - 1) else cls(2 * grid.step, limit, most)
 
     @classmethod
-    def of_levels(cls, bits: int, limit: float, most: float = 1.0) -> "Grid":
+    def of_levels(cls, bits: int, limit: float, most: float = 1.0, at_random: bool = False) -> "Grid":
         """Return the grid of 2^bits levels from −limit to limit."""
-        return cls(limit / (2**bits - 1), limit, most, 2**bits)
+        return cls(limit / (2**bits - 1), limit, most, 2**bits, at_random)
 
     def integers(
         self,
@@ -146,7 +148,13 @@ def _rounded(numbers: NDArray[np.float64], generator: np.random.Generator | None
 
 
 def means_of(total: Integers, divisor: float) -> dict[str, Vector]:
-    """Return the means that a sum of integers stands for: integer · step / divisor, in the layouts of the vectors."""
+    """Return the means that a sum of integers stands for: integer · step / divisor, in the layouts of the vectors.
+
+    Raises:
+        UpdateError: the divisor is 0.
+    """
+    if not divisor:
+        raise UpdateError("there is no mean: no update with a positive weight arrived.")
     means = {}
     for name, layout in total.layouts.items():
         mean, offset = Vector.zeros(layout), 0

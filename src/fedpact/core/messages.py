@@ -62,6 +62,7 @@ class Task:
         to: who is asked.
         answers: "sum" (added exactly, the server sees the sum alone) or "collect" (each answer, in clear).
         weighting: whether an update's weight is the client's number of examples or 1.
+        sent_bytes: the bytes in which a channel sends the arrays to one client; None for the arrays as they are.
     """
 
     verb: str
@@ -72,10 +73,13 @@ class Task:
     to: Recipients = Cohort()
     answers: Literal["sum", "collect"] = "sum"
     weighting: Literal["examples", "uniform"] = "examples"
+    sent_bytes: int | None = None
 
     @property
     def nbytes(self) -> int:
         """The bytes of the arrays, as sent to one client."""
+        if self.sent_bytes is not None:
+            return self.sent_bytes
         return sum(vector.layout.nbytes for vector in self.arrays.values())
 
 

@@ -138,7 +138,7 @@ class RunFolder:
         progress.clients.restore(contents["clients"])
         if "channel" in contents:
             progress.channel = tuple(contents["channel"])
-            progress.spent = Spent.of(contents["spent"])
+        progress.spent = Spent.of(contents.get("spent"))
         for records, name in ((self._history, "history"), (self._failures, "failures")):
             records.cut(contents[name])
         progress.history.clear()

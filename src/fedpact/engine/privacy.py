@@ -19,8 +19,9 @@ from fedpact.privacy.accounting import account
 from fedpact.privacy.events import Everyone, FixedSize, Poisson, Relation, Release, Sampling
 from fedpact.privacy.statement import Protection, Statement
 
-# δ for so many clients is 1 / clients^1.1, so that it is below one over their number.
+# δ for so many clients is 1 / clients^1.1, so that it is below one over their number, and never more than this.
 _DELTA_EXPONENT = 1.1
+_LARGEST_DELTA = 1e-5
 
 
 @dataclass
@@ -103,7 +104,7 @@ def relation_of(releases: Sequence[Release]) -> Relation:
 
 def default_delta(clients: int) -> float:
     """Return the δ of a statement about so many clients."""
-    return float(max(2, clients)) ** -_DELTA_EXPONENT
+    return min(_LARGEST_DELTA, float(clients) ** -_DELTA_EXPONENT)
 
 
 def check_accountable(setting: Setting, present: int, rounds: int) -> None:
@@ -173,7 +174,8 @@ def statement_of(
         colluding = min(colluding, noise.colluding)
     in_clear = ["who took part in which round", "when, and for how long"]
     if mask is None:
-        in_clear.append("each client's weight")
+        if channel.weighs_rows:
+            in_clear.append("how many rows each client has")
         if noise is None:
             in_clear.append("each client's training loss")
     if job.preprocess:

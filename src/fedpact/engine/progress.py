@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fedpact.core.job import Job
+    from fedpact.privacy.statement import Statement
 
 # A file or a pipe has no width of its own.
 _WIDTH_OF_A_PIPE = 120
@@ -37,10 +38,20 @@ def showing_rounds(
         job: the job.
         progress: whether to show rounds; None for where standard error is a terminal.
     """
-    if not (sys.stderr.isatty() if progress is None else progress):
+    if not _is_shown(progress):
         return nullcontext(lambda record: None)
     watched = (rule["metric"] for rule in job.stop if rule.get("metric", "train_loss") != "train_loss")
     return RoundProgress(job.rounds, next(watched, None))
+
+
+def show_statement(statement: "Statement", progress: bool | None) -> None:
+    """Show the privacy statement of a run that has ended, where its rounds were shown."""
+    if _is_shown(progress):
+        console(sys.stderr).print(f"Privacy: {statement}")
+
+
+def _is_shown(progress: bool | None) -> bool:
+    return sys.stderr.isatty() if progress is None else progress
 
 
 class RoundProgress:

@@ -95,8 +95,9 @@ class Progress:
         """Return what a checkpoint holds itself; the records of rounds and failures have files of their own."""
         kept = self.kept.contents(len(self.history))
         contents = {"state": self.state, "kept": kept, "clients": self.clients.contents()}
+        contents["spent"] = self.spent.contents()
         if self.channel:
-            contents |= {"channel": list(self.channel), "spent": self.spent.contents()}
+            contents["channel"] = list(self.channel)
         return contents
 
 

@@ -25,7 +25,7 @@ from fedpact.engine.population import Population, Prepared, as_population, reads
 from fedpact.engine.prefetch import Prefetched
 from fedpact.engine.preparation import prepare
 from fedpact.engine.privacy import check_accountable, statement_of
-from fedpact.engine.progress import showing_rounds
+from fedpact.engine.progress import show_statement, showing_rounds
 from fedpact.engine.result import Result
 from fedpact.engine.runner import Keep, OnRound, Progress, Runner
 from fedpact.engine.sampler import check_cohort, count_of
@@ -251,11 +251,13 @@ def _execute(job: Job, parts: Parts, raw: Population, running: Running) -> Resul
             running.engine, running.workers, job.timeout_s, job.rounds - done, arithmetic, devices
         )
         try:
-            return _hold(known, parts, raw, engine, place, running, after_round)
+            result = _hold(known, parts, raw, engine, place, running, after_round)
         finally:
             # An engine that was given ready made is whoever's made it, for other runs.
             if engine is not running.engine:
                 engine.close()
+    show_statement(result.privacy, running.progress)
+    return result
 
 
 def _hold(
@@ -269,6 +271,11 @@ def _hold(
 ) -> Result:
     # Checked before any client is asked; what depends on the model is checked once there is one.
     channel = Channel(parts.stages, parts.algorithm)
+    if running.ledger is not None and channel.noise is None:
+        raise ConfigError(
+            "a ledger was given, but no stage of the channel adds noise, so nothing bounds what the models tell of a "
+            "client; add GaussianNoise to the channel, or leave the ledger out."
+        )
     seed, keep = Seed.of(job.seed), running.keep or Keep()
     if place and place.begun:
         preparation = place.read_preparation()

@@ -107,11 +107,12 @@ class Work:
         Args:
             integers: called with a vector's name and size for an int64 array to sum it in.
         """
-        total, grid = sum(self.weights.values()), self.channel.grid
+        total, grid, limit = sum(self.weights.values()), self.channel.grid, self.setting.rules.update_range
         bits = None if grid is None else round(-math.log2(grid.step))
         return Accumulator(
             self.task,
-            self.setting.rules.update_range,
+            # Of a wider range the steps would be coarser than the grid's, to which noise is scaled.
+            limit if grid is None else min(limit, grid.limit),
             total,
             self.present,
             integers,
