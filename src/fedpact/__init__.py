@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedpact import models as models
     from fedpact import populations as populations
     from fedpact.algorithms.cyclic import Cyclic as Cyclic
+    from fedpact.algorithms.fed_df import FedDF as FedDF
     from fedpact.algorithms.fedavg import FedAvg as FedAvg
     from fedpact.algorithms.fedopt import FedAdagrad as FedAdagrad
     from fedpact.algorithms.fedopt import FedAdam as FedAdam
@@ -40,8 +41,29 @@ if TYPE_CHECKING:
     from fedpact.algorithms.schedules import PolynomialDecay as PolynomialDecay
     from fedpact.algorithms.schedules import StepDecay as StepDecay
     from fedpact.algorithms.schedules import Warmup as Warmup
+    from fedpact.channel.adaptive_clip import AdaptiveClip as AdaptiveClip
+    from fedpact.channel.cast import Cast as Cast
     from fedpact.channel.clip import Clip as Clip
+    from fedpact.channel.count_sketch import CountSketch as CountSketch
+    from fedpact.channel.drive import Drive as Drive
+    from fedpact.channel.eden import Eden as Eden
+    from fedpact.channel.ef_sign_sgd import EFSignSGD as EFSignSGD
+    from fedpact.channel.hadamard import Hadamard as Hadamard
+    from fedpact.channel.homomorphic_sum import HomomorphicSum as HomomorphicSum
+    from fedpact.channel.layer_clip import LayerClip as LayerClip
+    from fedpact.channel.lossless import Lossless as Lossless
     from fedpact.channel.noise import GaussianNoise as GaussianNoise
+    from fedpact.channel.power_sgd import PowerSGD as PowerSGD
+    from fedpact.channel.projection import Projection as Projection
+    from fedpact.channel.prune import Prune as Prune
+    from fedpact.channel.qsgd import QSGD as QSGD
+    from fedpact.channel.random_k import RandomK as RandomK
+    from fedpact.channel.send_quantized import SendQuantized as SendQuantized
+    from fedpact.channel.sign_sgd import SignSGD as SignSGD
+    from fedpact.channel.split_trust import SplitTrust as SplitTrust
+    from fedpact.channel.tern_grad import TernGrad as TernGrad
+    from fedpact.channel.top_k import TopK as TopK
+    from fedpact.channel.zero_outliers import ZeroOutliers as ZeroOutliers
     from fedpact.core import errors as errors
     from fedpact.core.errors import FedpactError as FedpactError
     from fedpact.core.job import Job as Job
@@ -97,11 +119,32 @@ _HOMES = {
     "fedpact.data.preprocess.impute": ("Impute",),
     "fedpact.data.preprocess.scale": ("Standardize",),
     "fedpact.data.preprocess.encode": ("OneHot",),
+    "fedpact.channel.adaptive_clip": ("AdaptiveClip",),
+    "fedpact.channel.cast": ("Cast",),
     "fedpact.channel.clip": ("Clip",),
     "fedpact.channel.correlated_noise": ("CorrelatedNoise",),
+    "fedpact.channel.count_sketch": ("CountSketch",),
+    "fedpact.channel.drive": ("Drive",),
+    "fedpact.channel.eden": ("Eden",),
+    "fedpact.channel.ef_sign_sgd": ("EFSignSGD",),
+    "fedpact.channel.hadamard": ("Hadamard",),
+    "fedpact.channel.homomorphic_sum": ("HomomorphicSum",),
+    "fedpact.channel.layer_clip": ("LayerClip",),
+    "fedpact.channel.lossless": ("Lossless",),
     "fedpact.channel.noise": ("GaussianNoise", "LaplaceNoise", "SkellamNoise"),
+    "fedpact.channel.power_sgd": ("PowerSGD",),
+    "fedpact.channel.projection": ("Projection",),
+    "fedpact.channel.prune": ("Prune",),
+    "fedpact.channel.qsgd": ("QSGD",),
     "fedpact.channel.quantize": ("Quantize",),
+    "fedpact.channel.random_k": ("RandomK",),
     "fedpact.channel.secure_sum": ("SecureSum",),
+    "fedpact.channel.send_quantized": ("SendQuantized",),
+    "fedpact.channel.sign_sgd": ("SignSGD",),
+    "fedpact.channel.split_trust": ("SplitTrust",),
+    "fedpact.channel.tern_grad": ("TernGrad",),
+    "fedpact.channel.top_k": ("TopK",),
+    "fedpact.channel.zero_outliers": ("ZeroOutliers",),
     "fedpact.algorithms.fedavg": ("FedAvg",),
     "fedpact.algorithms.fedsgd": ("FedSGD",),
     "fedpact.algorithms.fedopt": ("FedAvgM", "FedAdam", "FedYogi", "FedAdagrad"),
@@ -110,6 +153,8 @@ _HOMES = {
     "fedpact.algorithms.cyclic": ("Cyclic",),
     "fedpact.algorithms.newton": ("Newton",),
     "fedpact.algorithms.one_shot": ("OneShot",),
+    "fedpact.algorithms.record_dp": ("RecordDP",),
+    "fedpact.algorithms.fed_df": ("FedDF",),
     "fedpact.algorithms.optimizers": ("SGD", "EMAMomentum", "Adam", "AdamW", "Adagrad", "Yogi", "RMSprop"),
     "fedpact.algorithms.schedules": (
         "Constant",

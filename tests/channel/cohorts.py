@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedpact.algorithms.fedavg import FedAvg
-from fedpact.channel.channel import Channel, ChannelRound
+from fedpact.channel.channel import Channel
+from fedpact.channel.round import ChannelRound
 from fedpact.channel.transform import StageState
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import FedpactError
 from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout, Vector
 from fedpact.engine.population import InMemory
@@ -97,7 +99,8 @@ def walk(
     ids, layout = list(asked or [u.client for u in updates]), updates[0].averaged["model"].layout
     task = Task("train", updates[0].version, {"model": Vector.zeros(layout)}, kind="delta")
     opened = channel.begin(task, ids, seed, states, cohort)
-    setting = Setting(UNIFORM, None, InMemory([]), channel, Rules(), SEED)
+    population = InMemory([ClientData(id, Rows(np.zeros((1, 1)))) for id in ids])
+    setting = Setting(UNIFORM, None, population, channel, Rules(), SEED)
     weights = dict.fromkeys(ids, 1.0) | {u.client: float(u.weight) for u in updates if u.weight == u.weight}
     work = Work(setting, task, {}, opened, seed, weights, len(ids))
     walked = Walked(opened, {}, {}, Intake(work))

@@ -77,6 +77,8 @@ def last_state(folder: Path) -> dict[str, Any]:
         "history": history,
         "clients": clients,
         "failures": progress.failures,
+        "channel": progress.channel,
+        "spent": progress.spent,
     }
 
 

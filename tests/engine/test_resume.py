@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 
 import fedpact as fp
+from fedpact.channel.adaptive_clip import AdaptiveClip
+from fedpact.channel.quantize import Quantize
+from fedpact.channel.secure_sum import SecureSum
 from fedpact.core.errors import CheckpointError, ConfigError, FedpactError
 from fedpact.store.checkpoint import Checkpoints
 from tests.engine.runs import contents, last_state, outcome, same_bits, state_like, two_classes
@@ -32,6 +35,11 @@ JOBS: dict[str, dict[str, Any]] = {
     "Newton": {"algorithm": fp.Newton(tolerance=1e-3)},
     "half of the clients": {"algorithm": fp.FedAvg(**LOCAL), "cohort": 0.5},
     "clipped": {"algorithm": fp.FedAvg(**LOCAL), "channel": fp.Clip(0.05)},
+    "bound found while training": {"algorithm": fp.FedAvg(**LOCAL), "channel": AdaptiveClip(initial=0.01)},
+    "few bits, masked": {
+        "algorithm": fp.FedAvg(**LOCAL),
+        "channel": [AdaptiveClip(initial=0.01), Quantize(8), SecureSum(max_weight=100)],
+    },
     "prepared": {"algorithm": fp.FedAvg(**LOCAL), "preprocess": [fp.Impute("median"), fp.Standardize()]},
     "no improvement": {"algorithm": fp.FedAvg(lr=1e-3), "stop": fp.NoImprovement("accuracy", patience=4)},
     "every other round judged": {"algorithm": fp.FedAvg(**LOCAL), "evaluate_every": 2},

@@ -6,8 +6,9 @@ _OPTIMIZERS = "fedpact.algorithms.optimizers:"
 _SCHEDULES = "fedpact.algorithms.schedules:"
 
 PARTS = Registry(
-    "optimiser or schedule",
+    "optimiser, schedule or privacy",
     {
+        "RecordDP": "fedpact.algorithms.record_dp:RecordDP",
         **{
             name: _OPTIMIZERS + name
             for name in ("SGD", "EMAMomentum", "Adam", "AdamW", "Adagrad", "Yogi", "RMSprop")
@@ -42,6 +43,7 @@ ALGORITHMS = Registry(
         "Cyclic": "fedpact.algorithms.cyclic:Cyclic",
         "Newton": "fedpact.algorithms.newton:Newton",
         "OneShot": "fedpact.algorithms.one_shot:OneShot",
+        "FedDF": "fedpact.algorithms.fed_df:FedDF",
     },
     parts=PARTS,
 )

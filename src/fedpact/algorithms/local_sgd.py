@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedpact.algorithms import PARTS
 from fedpact.algorithms.optimizers import SGD, Optimizer, init_slots
+from fedpact.algorithms.record_dp import RecordPrivacy, check_beside, no_gradients, private_steps
 from fedpact.algorithms.schedules import Constant, Schedule
 from fedpact.core.errors import ClientError, ConfigError, DataError, ModelError
 from fedpact.core.model import (
@@ -30,8 +31,12 @@ from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed, shuffle
 from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part
 from fedpact.core.vector import Layout, Vector
+from fedpact.privacy.events import Release
 
 Weighting = Literal["examples", "uniform"]
+
+# Writes the gradient of a batch to a session's `gradients`, and returns the loss.
+Differentiate = Callable[[Batch], Array]
 
 _PLAIN = SGD()
 # Of 256 Ki elements a copy in float64 takes 2 MiB.
@@ -46,7 +51,8 @@ class Trained:
         start: the weights received.
         change: the weights it ended with − start, in the layout `start.layout.wide`.
         steps: the number of gradient steps taken.
-        metrics: summable numbers for the record: the loss summed over the rows seen, and their count.
+        metrics: summable numbers for the record: the loss summed over the rows seen, and their count; none of a
+            private training.
     """
 
     start: Vector
@@ -75,9 +81,12 @@ class LocalSGD:
         max_grad_norm: scale a larger gradient down to this L2 norm; None for no limit.
         shuffle: draw a new order of the rows for every epoch; else take them as they lie.
         weighting: weigh updates by the client's "examples", or all the same ("uniform").
+        dp: how single records are kept private, such as `RecordDP(norm=1.0, noise_multiplier=1.1)`; None for not. A
+            batch then has batch_size rows on average, each drawn by a coin of its own.
 
     Raises:
-        ConfigError: a setting is out of range, or both steps and epochs are given.
+        ConfigError: a setting is out of range, both steps and epochs are given, or dp is and settings that would have
+            no effect beside it.
     """
 
     lr: float = 0.01
@@ -89,6 +98,7 @@ class LocalSGD:
     max_grad_norm: float | None = None
     shuffle: bool = True
     weighting: Weighting = "examples"
+    dp: RecordPrivacy | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self, "lr")
@@ -99,6 +109,9 @@ class LocalSGD:
         check_part(self, "lr_schedule", Schedule, PARTS)
         check_numbers(self, "max_grad_norm", positive=True, optional=True)
         check_choice(self, "weighting", get_args(Weighting))
+        if self.dp is not None:
+            check_part(self, "dp", RecordPrivacy, PARTS)
+            check_beside(type(self).__name__, self.max_grad_norm, self.shuffle)
 
     def correct(self, gradient: Array, weights: Array, anchors: Mapping[str, Array]) -> None:
         """Correct a step's gradient in place: all that most algorithms of the family change.
@@ -144,6 +157,8 @@ class LocalSGD:
         check_rows(rows)
         if gives_gradients(model):
             return self._descend(model, start, rows, round, seed, anchors or {})
+        if self.dp is not None:
+            raise no_gradients(type(model).__name__)
         if not isinstance(model, FittingModel):
             raise ModelError(
                 f"{type(self).__name__} trains by gradients; {type(model).__name__} has none. Use OneShot."
@@ -180,14 +195,32 @@ class LocalSGD:
     ) -> Trained:
         session = model.session()
         session.load(start)
-        session.bind(rows, seed.child("model"))
-        step = self._stepping(session, start, anchors, self.local_rate(round))
+        if self.dp is not None:
+            plan = self.plan(len(rows))
+            differentiate, batches = private_steps(self.dp, session, rows, plan.size, plan.total)
+        else:
+            session.bind(rows, seed.child("model"))
+            differentiate = session.gradient
+            batches = self._batches(session, len(rows), seed.child("shuffle"))
+        step = self._stepping(session, differentiate, start, anchors, self.local_rate(round))
         count, loss_sum, seen = 0, 0.0, 0
-        for index, size in self._batches(session, len(rows), seed.child("shuffle")):
+        for index, size in batches:
             count += 1
             loss_sum += step(index, count) * size
             seen += size
-        return Trained(start, session.change(start), count, {"loss": float(loss_sum), "rows": seen})
+        metrics = {"loss": float(loss_sum), "rows": seen} if self.dp is None else {}
+        return Trained(start, session.change(start), count, metrics)
+
+    def record_release(self, n: int, rounds: int) -> Release | None:
+        """Return what a client with n rows releases about one of them in so many rounds; None without `dp`."""
+        if self.dp is None:
+            return None
+        plan = self.plan(n)
+        return self.dp.release(plan.size / n, plan.total * rounds)
+
+    def unstackable(self) -> str | None:
+        """Return why clients cannot be trained side by side, in a clause; None if they can."""
+        return None if self.dp is None else "with dp every client draws batches of its own, of any size"
 
     @property
     def corrects(self) -> bool:
@@ -197,10 +230,15 @@ class LocalSGD:
     @property
     def plain(self) -> bool:
         """Whether a step is −lr · the gradient and nothing else."""
-        return not self.corrects and self.max_grad_norm is None and self.optimizer == _PLAIN
+        return not (self.corrects or self.dp or self.max_grad_norm is not None) and self.optimizer == _PLAIN
 
     def _stepping(
-        self, session: Session, start: Vector, anchors: Mapping[str, Vector], lr: float
+        self,
+        session: Session,
+        differentiate: Differentiate,
+        start: Vector,
+        anchors: Mapping[str, Vector],
+        lr: float,
     ) -> "Callable[[Batch, int], Array]":
         """Return what takes a step on some rows, given the number of the step, and returns the loss."""
         if self.plain and descends(session):
@@ -214,7 +252,7 @@ class LocalSGD:
         slots = [init_slots(self.optimizer, array) for array in weights]
 
         def step(index: Batch, count: int) -> Array:
-            loss = session.gradient(index)
+            loss = differentiate(index)
             if self.max_grad_norm is not None:
                 _clip(gradients, self.max_grad_norm)
             for array, gradient, slot, part in zip(weights, gradients, slots, parts, strict=True):

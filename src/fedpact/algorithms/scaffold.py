@@ -54,7 +54,8 @@ class SCAFFOLD(FedAvg):
             c_i − c + (x − y_i)/(K·lr), which costs no further pass.
 
     Raises:
-        ConfigError: the local optimiser is not plain SGD, for which the correction is derived.
+        ConfigError: the local optimiser is not plain SGD, for which the correction is derived; or dp is given with
+            option 1, whose gradient of all rows nothing would hide a record in.
     """
 
     option: Literal[1, 2] = 2
@@ -68,6 +69,11 @@ class SCAFFOLD(FedAvg):
         if self.optimizer != SGD():
             raise ConfigError(
                 "SCAFFOLD corrects plain SGD steps: leave optimizer at SGD() without momentum or weight decay."
+            )
+        if self.dp is not None and self.option == 1:
+            raise ConfigError(
+                "SCAFFOLD: with option=1 a client also sends the gradient of all its rows, in which dp hides no "
+                "record; leave option at 2."
             )
 
     def init(self, model: Any, seed: Seed) -> ScaffoldState:

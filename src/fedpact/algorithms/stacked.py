@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedpact.algorithms.local_sgd import LocalSGD, Plan, check_rows
 from fedpact.algorithms.optimizers import init_slots
+from fedpact.core.errors import ConfigError
 from fedpact.core.model import Array, StackableModel, StackedSession, descends_together
 from fedpact.core.rows import ClientData, ClientStack
 from fedpact.core.seeds import Seed, shuffled
@@ -79,7 +80,10 @@ def train_stacked(
 
     Raises:
         DataError: a client has no rows, or rows that do not fit the model.
+        ConfigError: these settings are not for clients side by side.
     """
+    if (why := local.unstackable()) is not None:
+        raise ConfigError(f"{type(local).__name__} trains no clients side by side: {why}.")
     plan, counts, order = _groups(local, rows_of(clients))
     clients, seeds = _sorted(clients, order), _sorted(seeds, order)
     anchors = {name: stack.take(order) for name, stack in (anchors or {}).items()}

@@ -62,6 +62,7 @@ class AdaptiveClip(Transform):
     over: Over = "parameters"
 
     kind: ClassVar[Kind] = "clip"
+    extra: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_numbers(self, "quantile", positive=True, below=1)

@@ -5,7 +5,7 @@ import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from math import inf
 from typing import Any
@@ -15,60 +15,16 @@ import numpy as np
 from fedpact.channel.mask import Mask
 from fedpact.channel.noise import Noise
 from fedpact.channel.quantize import Quantize
+from fedpact.channel.round import ChannelRound, grid_of
 from fedpact.channel.rules import check_order
 from fedpact.channel.transform import RoundContext, StackTransform, StageState, Transform
 from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import ChannelError
-from fedpact.core.grid import Grid, means_of
+from fedpact.core.grid import means_of
 from fedpact.core.messages import Aggregate, Integers, Task, Update, Updates
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout
 from fedpact.privacy.events import Mechanism
-
-# Under noise the steps of the grid are this much smaller than the bound of an update: rounding then adds to what one
-# client can change, of a million numbers, a millionth.
-_NOISE_BITS = 30
-# By how much steps grow until a sum and its noise fit into a ring.
-_COARSER = 1.0625
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelRound:
-    """A channel in one round: what all clients are told, and what some keep to themselves.
-
-    Args:
-        contexts: for each stage what it may know.
-        expected: averaged vector → its layout as it arrives at the server; None for those of the task.
-        secrets: client → what it masks with; taken out as it is used, which is once.
-        held: what the server opens the sum with; it never leaves this process.
-        states: for each stage what its server half keeps, as it was when the round began; it stays there too.
-        seconds: what the server halves of the stages took, by name.
-    """
-
-    contexts: tuple[RoundContext, ...] = ()
-    expected: Mapping[str, Layout] | None = None
-    secrets: dict[str, Any] = field(default_factory=dict)
-    held: Any = None
-    states: tuple[StageState, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def note(self, name: str, seconds: float) -> None:
-        """Note what a server half took."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-
-    @property
-    def grid(self) -> Grid | None:
-        """On which averaged vectors are summed; None where the sum chooses itself."""
-        return self.contexts[-1].grid if self.contexts else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        contexts = tuple(replace(context, scratch={}) for context in self.contexts)
-        return {**vars(self), "contexts": contexts, "held": None, "states": ()}
-
-    def of_server(self) -> tuple[RoundContext, ...]:
-        """Return what the server halves may know."""
-        return tuple(replace(c, state=state) for c, state in zip(self.contexts, self.states, strict=True))
 
 
 class Channel:
@@ -164,10 +120,15 @@ class Channel:
             cohort: how many clients a cohort has on average; None for as many as are asked.
 
         Raises:
+            ChannelError: the task has buffers that nothing bounds, or the sum does not fit into its ring.
             SecureError: too few clients are there to agree on masks.
         """
         if not self.stages:
             return ChannelRound()
+        if self.noise:
+            # Once more where the model was not known before.
+            for vector in task.arrays.values():
+                self.noise.check(self.stages[: self.stages.index(self.noise)], self._algorithm, vector.layout)
         asked = len(ids)
         if states is None:
             states = self.init({name: vector.layout for name, vector in task.arrays.items()})
@@ -183,55 +144,28 @@ class Channel:
                     cohort=asked if cohort is None else cohort,
                     least=least,
                     seed=seed.child("stage", place),
-                    state=state if stage.tells else {},
+                    state=stage.told(state),
                     layouts=layouts,
                 )
             )
             layouts = {name: stage.layout_behind(layout, state) for name, layout in layouts.items()}
             bound = stage.bound(bound, state)
-        grid = self._grid(contexts, bound, layouts)
+        dimension = sum(layout.size for layout in layouts.values()) + sum(
+            stage.extra for stage in self.stages
+        )
+        grid = grid_of(self.stages, contexts, bound, dimension)
         # Masks of clients that were given another task, or that encode otherwise, do not cancel.
         named = _digest(task) + repr(grid).encode() if self.mask else b""
         secrets, held = self.mask.agree(ids, contexts[-1], named) if self.mask else ({}, None)
         known = layouts if any(stage.kind == "compress" for stage in self.stages) else None
         return ChannelRound(
-            tuple(replace(c, grid=grid) for c in contexts), known, dict(secrets), held, tuple(states)
+            tuple(replace(c, grid=grid) for c in contexts),
+            known,
+            dimension,
+            dict(secrets),
+            held,
+            tuple(states),
         )
-
-    def _grid(
-        self, contexts: Sequence[RoundContext], bound: float, layouts: Mapping[str, Layout]
-    ) -> Grid | None:
-        """Return the grid that updates are summed on; None where the sum chooses it itself."""
-        if not (self.noise or self._by_clients):
-            return None
-        limit, mask, context = inf, self.mask, contexts[-1]
-        for stage, each in zip(self.stages, contexts, strict=True):
-            limit = inf if stage.kind == "compress" else min(limit, stage.range_of(each.state))
-        limit = min(limit, bound)
-        most = mask.most if mask else 1.0
-        quantize = next((stage for stage in self.stages if isinstance(stage, Quantize)), None)
-        if quantize:
-            grid = quantize.grid(limit, most)
-        elif mask:
-            grid = Grid.within(mask.bits, limit, context.asked, most)
-            while not self._fits(grid, mask, context, layouts) and grid.largest > 1:
-                grid = replace(grid, step=grid.step * _COARSER)
-        else:
-            grid = Grid.within(_NOISE_BITS + 1, limit, 1, most)
-        if mask and not self._fits(grid, mask, context, layouts):
-            raise ChannelError(
-                f"the sum of {context.asked} clients and its noise does not fit into the {mask.bits} bits of "
-                f"{type(mask).__name__}: set its bits higher, those of Quantize lower, or ask fewer clients."
-            )
-        return grid
-
-    def _fits(self, grid: Grid, mask: Mask, context: RoundContext, layouts: Mapping[str, Layout]) -> bool:
-        """Whether the sum over a cohort, with its noise, stays below half of the ring."""
-        noise = 0.0
-        if self.noise:
-            dimension = sum(layout.size for layout in layouts.values())
-            noise = self.noise.most(replace(context, grid=grid), dimension)
-        return grid.largest * context.asked + noise < 2 ** (mask.bits - 1)
 
     def send(self, task: Task, round: ChannelRound) -> Task:
         """Return the task as it goes down to the clients."""
@@ -289,6 +223,7 @@ class Channel:
     def _rounded(self, update: Update, round: ChannelRound) -> Integers:
         grid, most, generator = round.grid, inf, None
         assert grid is not None
+        weight = 1.0 if self.mask and self.mask.weighs else update.weight
         for stage, context in zip(self.stages, round.contexts, strict=True):
             if isinstance(stage, Quantize) and stage.stochastic:
                 generator = context.seed.child("client", update.client).generator()
@@ -296,7 +231,7 @@ class Channel:
                 dimension = sum(vector.layout.size for vector in update.averaged.values())
                 most = stage.integer_bound(grid, context.sensitivity, dimension)
         while True:
-            integers = grid.integers(update.averaged, update.weight, update.client, generator)
+            integers = grid.integers(update.averaged, weight, update.client, generator)
             # Redrawn, so that the norm is within what the noise is made for (Kairouz, Liu and Steinke, 2021).
             if most == inf or _norm(integers) <= most:
                 return integers
@@ -328,7 +263,7 @@ class Channel:
         Raises:
             UpdateError: it is not what a client's half of the channel makes.
         """
-        if update.packed:
+        if update.packed or update.integers is not None:
             for stage, context in zip(reversed(self.stages), reversed(round.contexts), strict=True):
                 update = stage.receive(update, context)
         return update
@@ -352,12 +287,7 @@ class Channel:
         """Return the noise of a round as accountants know it; None where none is added."""
         if not self.noise:
             return None
-        return self.noise.mechanism(round.contexts[self.stages.index(self.noise)], self._dimension(round))
-
-    def _dimension(self, round: ChannelRound) -> int:
-        """Return how many numbers a client's averaged vectors have as they are summed."""
-        layouts = round.contexts[-1].layouts if round.expected is None else round.expected
-        return sum(layout.size for layout in layouts.values())
+        return self.noise.mechanism(round.contexts[self.stages.index(self.noise)], round.dimension)
 
     @property
     def weighs_rows(self) -> bool:
@@ -401,7 +331,7 @@ class Channel:
         measured = {name: total / clients for name, total in notes.items()} | round.seconds
         if self.noise and round.grid:
             place = self.stages.index(self.noise)
-            dimension = self._dimension(round)
+            dimension = round.dimension
             context = round.contexts[place]
             measured["noise.std"] = self.noise.std(context, dimension)
             bound = self.noise.integer_bound(round.grid, context.sensitivity, dimension) * round.grid.step

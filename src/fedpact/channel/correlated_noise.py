@@ -6,7 +6,7 @@ Kairouz et al., "Practical and Private (Deep) Learning Without Sampling or Shuff
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -54,8 +54,6 @@ class CorrelatedNoise(Noise):
 
     where: Where = field(default="central", init=False)
 
-    tells: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         check_numbers(self, "multiplier", positive=True)
         check_counts(self, "rounds", "participations", "separation")
@@ -88,6 +86,10 @@ class CorrelatedNoise(Noise):
 
     def _fresh(self) -> BandedNoise | TreeNoise:
         return TreeNoise(self.rounds) if self.method == "tree" else BandedNoise(self.rounds, self._bands)
+
+    def told(self, state: StageState) -> StageState:
+        """Tell clients nothing: who knows the noise can take it off."""
+        return {}
 
     def decode_integers(self, total: Integers, context: RoundContext) -> Integers:
         """Add the round's noise to the sum.

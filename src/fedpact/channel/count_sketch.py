@@ -20,7 +20,7 @@ from fedpact.channel.linear_map import (
     with_parameters,
 )
 from fedpact.channel.projection import Buckets, dealt
-from fedpact.channel.transform import RoundContext, StageState, Transform
+from fedpact.channel.transform import RoundContext, StageState, Transform, check_steady
 from fedpact.core.errors import ChannelError
 from fedpact.core.messages import Aggregate
 from fedpact.core.seeds import Seed
@@ -77,6 +77,8 @@ class CountSketch(LinearMap):
     def check(self, before: Sequence[Transform], algorithm: Any, layout: Layout | None) -> None:
         """Refuse a model that is no larger than its sketch, and algorithms whose clients build on what they sent."""
         super().check(before, algorithm, layout)
+        if self.error_feedback or self.momentum:
+            check_steady(self, before)
         sent = self.rows * self.columns
         if layout is not None and 0 < parameter_count(layout) <= sent:
             raise ChannelError(
@@ -96,14 +98,19 @@ class CountSketch(LinearMap):
         return _median(np.array([row.estimates(sums) for row, sums in rows])) * sqrt(self.rows)
 
     def decode(self, aggregate: Aggregate, context: RoundContext) -> Aggregate:
-        means = dict(aggregate.means)
-        for name, step in self._steps(aggregate, context).items():
+        means, steps = dict(aggregate.means), self._steps(aggregate, context)
+        context.scratch["steps"] = steps
+        for name, step in steps.items():
             means[name] = with_parameters(context.layouts[name], step.change, means[name])
         return replace(aggregate, means=means)
 
+    def told(self, state: StageState) -> StageState:
+        """Tell clients where the buckets are, and not what the sketches hold."""
+        return {"seed": state["seed"]} if "seed" in state else {}
+
     def after(self, aggregate: Aggregate, context: RoundContext) -> StageState:
         """Return the sketches of momentum and error."""
-        steps = self._steps(aggregate, context)
+        steps = context.scratch.get("steps") or self._steps(aggregate, context)
         return {
             "seed": np.frombuffer(self._seed(context).key, np.uint8),
             "momentum": {name: step.momentum for name, step in steps.items() if self.momentum},

@@ -60,6 +60,11 @@ class Mask(Transform):
     max_weight: float | None
 
     @property
+    def weighs(self) -> bool:
+        """Whether the server is told the weights and applies them, instead of the clients."""
+        return False
+
+    @property
     def most(self) -> float:
         """The largest weight of a client."""
         return 1.0 if self.max_weight is None else self.max_weight
@@ -103,6 +108,10 @@ class Mask(Transform):
     def seen(self) -> str:
         """Return what the server sees of updates, in a clause."""
         return "the sum of a cohort's updates, weights and metrics, and of no client its own"
+
+    def trusted(self) -> str | None:
+        """Return who, besides the clients, could read a single update, in a sentence; None where nobody could."""
+        return None
 
     def least(self, clients: int) -> int:
         """Return how many of so many clients are in a sum that is opened, at least."""
@@ -187,6 +196,28 @@ class Mask(Transform):
                 f"{clients} clients are too many for the {self.bits} bits of {type(self).__name__}; set them higher."
             )
         return bits
+
+
+def flattened(integers: Integers) -> NDArray[np.int64]:
+    """Return an update's integers one vector behind the other, by name, and its numbers behind them."""
+    return np.concatenate([integers.arrays[name] for name in _names(integers)])
+
+
+def unflattened(flat: NDArray[np.int64], integers: Integers) -> dict[str, NDArray[np.int64]]:
+    """Return the vectors and numbers that `flattened` put behind one another, in an update with such layouts."""
+    names = _names(integers)
+    places = np.cumsum([integers.layouts[name].size for name in names if name != NUMBERS])
+    return dict(zip(names, np.split(flat, places), strict=True))
+
+
+def drop_out(ids: Sequence[str], probability: float, context: RoundContext) -> set[str]:
+    """Return the clients that drop out of a round of a simulation, each with this probability."""
+    gone = context.seed.child("dropout").generator().random(len(ids)) < probability
+    return {id for id, leaves in zip(ids, gone, strict=True) if leaves}
+
+
+def _names(integers: Integers) -> list[str]:
+    return [*sorted(integers.layouts), NUMBERS]
 
 
 def _limbs(value: float, name: str, bits: int) -> NDArray[np.int64]:

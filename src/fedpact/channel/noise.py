@@ -107,11 +107,13 @@ class Noise(Transform):
 
     @staticmethod
     def _covers_buffers(before: Iterable[Transform]) -> bool:
-        return any(isinstance(stage, Clip) and stage.over == "all" for stage in before)
+        # Of all of them, for the bound is the smallest of theirs.
+        clips = [stage for stage in before if stage.kind == "clip"]
+        return bool(clips) and all(getattr(stage, "over", None) == "all" for stage in clips)
 
     def _refuse_buffers(self, layouts: Iterable[Layout]) -> None:
         for layout in layouts:
-            buffers = [entry.name for entry in layout.entries if entry.role == "buffer"]
+            buffers = [entry.name for entry in layout.entries if entry.role == "buffer" and math.prod(entry.shape)]
             if buffers:
                 raise ChannelError(
                     f'{type(self).__name__} is not for a model with buffers such as "{buffers[0]}": no Clip bounds '
@@ -138,11 +140,7 @@ class Noise(Transform):
         return grid.spacing * min(units + root, likely)
 
     def encode(self, update: Update, context: RoundContext) -> Update:
-        """Keep the training metrics at the client: they would be released without noise.
-
-        Raises:
-            ChannelError: the update has buffers that nothing bounds.
-        """
+        """Keep the training metrics at the client: they would be released without noise."""
         return replace(update, metrics={})
 
     def encode_stack(self, updates: Updates, context: RoundContext) -> Updates:

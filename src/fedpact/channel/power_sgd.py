@@ -21,6 +21,7 @@ from fedpact.channel.transform import (
     Transform,
     check_averages,
     check_may_change,
+    check_steady,
 )
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import ConfigError
@@ -75,6 +76,8 @@ class PowerSGD(Transform):
     def check(self, before: Sequence[Transform], algorithm: Any, layout: Layout | None) -> None:
         check_averages(self, algorithm)
         check_may_change(self, algorithm)
+        if self.error_feedback:
+            check_steady(self, before)
 
     def layout_behind(self, layout: Layout, state: StageState | None = None) -> Layout:
         """Return the layout behind this stage in a round that began with this state; in the first round without one."""

@@ -35,7 +35,7 @@ class RoundContext:
         least: and how many are in a sum that is opened, at least.
         seed: the stage's own stream in this round, the same for the server and all clients; nothing secret is drawn
             from it. A client's own draws come from `seed.child("client", id)`.
-        state: what the stage's server half keeps, as it was when the round began.
+        state: what the stage's server half keeps, as it was when the round began; at clients what they are told of it.
         layouts: array of the task → the layout of the averaged vector of the same name before this stage.
         grid: on which averaged vectors become integers; None where they are summed as the engine finds best.
         scratch: what a server half hands on to the next within the round; `after` is the last.
@@ -62,12 +62,12 @@ class Transform:
         kind: its place in a channel, and what it leaves.
         remembers: whether its client half keeps something from one round to the next, such as the error that
             compression made: then `encode_remembering` is called, and `encode` never.
-        tells: whether clients are told what its server half keeps.
+        extra: how many numbers it sends besides those of the vectors, such as a count.
     """
 
     kind: ClassVar[Kind] = "compress"
     remembers: ClassVar[bool] = False
-    tells: ClassVar[bool] = True
+    extra: ClassVar[int] = 0
 
     def bound(self, before: float, state: StageState) -> float:
         """Return the L2 norm that no update exceeds behind this stage, over all its averaged vectors together.
@@ -125,6 +125,10 @@ class Transform:
         Raises:
             ChannelError: the stage cannot do its work with such a task.
         """
+        return state
+
+    def told(self, state: StageState) -> StageState:
+        """Return what clients are told of what the server half keeps."""
         return state
 
     def send(self, task: Task, context: RoundContext) -> Task:
@@ -202,6 +206,21 @@ def check_may_change(stage: Transform, algorithm: Any) -> None:
             f"go on from what they sent, so that they and the server would no longer agree; take "
             f"{type(stage).__name__} out of the channel, or train with FedAvg."
         )
+
+
+def check_steady(stage: Transform, before: Sequence[Transform]) -> None:
+    """Refuse stages before one that remembers numbers by their places, where places change from round to round.
+
+    Raises:
+        ChannelError: a stage before it leaves other vectors than it was given.
+    """
+    for each in before:
+        if each.kind == "compress":
+            name, other = type(stage).__name__, type(each).__name__
+            raise ChannelError(
+                f"{name} remembers from round to round what it has not sent, but behind {other} a number stands for "
+                f"something else in each; take {other} out of the channel, or set error_feedback=False in {name}."
+            )
 
 
 def check_averages(stage: Transform, algorithm: Any) -> None:

@@ -118,6 +118,26 @@ class ArrangingSession(Session, Protocol):
         ...
 
 
+@runtime_checkable
+class ClippingSession(Session, Protocol):
+    """A session that bounds what each row adds to a gradient, for differential privacy of records."""
+
+    def clipped(self, index: NDArray[np.int64], norm: float) -> list[NDArray[np.float64]]:
+        """Return the sum of the gradients of these rows' losses, each one scaled down to an L2 norm of at most `norm`.
+
+        It is given as one flat array for each of `weights`. The norm of a row is over all of them together; where it
+        is NaN or infinite, the row counts as 0. A penalty on the weights is left out. There may be no rows.
+
+        Raises:
+            ModelError: the model computes no row's loss for itself.
+        """
+        ...
+
+    def set_gradient(self, gradient: Sequence[NDArray[np.float64]]) -> None:
+        """Write a gradient of the mean loss to `gradients`, and add that of a penalty on the weights."""
+        ...
+
+
 class StackedSession(Protocol):
     """Many clients' models in memory, trained side by side.
 
@@ -230,6 +250,11 @@ def descends_together(session: StackedSession) -> TypeGuard[DescendingStackedSes
     return hasattr(session, "descend")
 
 
+def clips(session: Session) -> TypeGuard[ClippingSession]:
+    """Return whether a session bounds what each row adds to a gradient."""
+    return hasattr(session, "clipped")
+
+
 def descends(session: Session) -> TypeGuard[DescendingSession]:
     """Return whether a session takes steps of plain gradient descent itself."""
     return hasattr(session, "descend")
@@ -246,6 +271,23 @@ class FittingModel(Model, Protocol):
 
     def fit(self, weights: Vector, rows: Rows, epochs: int, seed: Seed) -> tuple[Vector, float]:
         """Return the weights after so many passes over the rows from `weights`, and the mean training loss."""
+        ...
+
+
+@runtime_checkable
+class TeachableModel(Model, Protocol):
+    """A classifier that can learn from what others make of rows."""
+
+    def scores(self, weights: Vector, x: Any) -> NDArray[np.float64]:
+        """Return the logits of each row less their mean [n, classes]: what its softmax gives is the probabilities."""
+        ...
+
+    def taught(self, temperature: float) -> GradientModel:
+        """Return this model as it learns from class probabilities [n, classes], which are then its rows' labels.
+
+        The loss of a row is T²·KL(label ‖ softmax(scores / T)) at the temperature T: Hinton, Vinyals and Dean,
+        "Distilling the Knowledge in a Neural Network", 2015, Section 2.
+        """
         ...
 
 

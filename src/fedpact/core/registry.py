@@ -14,7 +14,14 @@ from fedpact.core.errors import ConfigError, DependencyError, FedpactError, sugg
 Spec = dict[str, Any]
 
 # Which extra of the package installs a library.
-_EXTRAS = {"torch": "torch", "sklearn": "sklearn", "matplotlib": "plot"}
+_EXTRAS = {
+    "torch": "torch",
+    "sklearn": "sklearn",
+    "matplotlib": "plot",
+    "tenseal": "he",
+    "gmpy2": "he",
+    "dp_accounting": "privacy",
+}
 
 
 class Registry:
@@ -112,9 +119,9 @@ class Registry:
                     f'{self.what} {name} has no setting "{key}".{suggest(key, settings)} '
                     f"It has: {', '.join(settings) or 'none'}."
                 )
+            value = _as_hinted(value, hints[key])
             if self._parts is not None and _part_wanted(hints[key]) and isinstance(value, str | Mapping):
                 value = self._parts.build(value if isinstance(value, str) else dict(value))
-            value = _as_hinted(value, hints[key])
             if isinstance(value, list):
                 value = tuple(value)
             if not _fits(value, hints[key]):

@@ -114,6 +114,9 @@ class Batched:
 def why_not(setting: Setting) -> str | None:
     """Return why clients cannot be trained side by side, in a clause; None if they can."""
     kind, model = type(setting.algorithm), setting.model
+    own = getattr(setting.algorithm, "unstackable", None)
+    if own is not None and (why := own()) is not None:
+        return str(why)
     stacking = next((base for base in kind.__mro__ if "clients" in vars(base)), None)
     if stacking is None:
         return f"{kind.__name__} runs each client by itself"

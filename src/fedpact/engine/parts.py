@@ -12,6 +12,7 @@ from fedpact.core.model import Kind
 from fedpact.core.registry import Registry
 from fedpact.data import STEPS
 from fedpact.data.preprocess.steps import Step
+from fedpact.engine.distilling import describe_algorithm, with_models
 from fedpact.engine.models import (
     default_algorithm,
     describe_model,
@@ -50,7 +51,9 @@ class Parts:
         spec = model_of(model)
         return cls(
             spec,
-            default_algorithm(spec) if algorithm is None else _built(ALGORITHMS, Algorithm, algorithm),
+            default_algorithm(spec)
+            if algorithm is None
+            else with_models(_built(ALGORITHMS, Algorithm, algorithm)),
             _all_built(STEPS, Step, preprocess),
             _all_built(TRANSFORMS, Transform, channel),
             _all_built(STOP_RULES, StopRule, stop),
@@ -60,7 +63,7 @@ class Parts:
         """Return the settings of a job that these are, all written out."""
         return {
             "model": describe_model(self.model),
-            "algorithm": ALGORITHMS.describe(self.algorithm),
+            "algorithm": describe_algorithm(self.algorithm),
             "preprocess": [STEPS.describe(step) for step in self.steps],
             "channel": [TRANSFORMS.describe(stage) for stage in self.stages],
             "stop": [STOP_RULES.describe(rule) for rule in self.rules],

@@ -3,16 +3,18 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from fedpact.channel.channel import Channel, ChannelRound
+from fedpact.channel.channel import Channel
 from fedpact.channel.correlated_noise import CorrelatedNoise
 from fedpact.channel.noise import GaussianNoise, SkellamNoise
+from fedpact.channel.round import ChannelRound
 from fedpact.channel.transform import RoundContext
 from fedpact.core.errors import ConfigError
 from fedpact.core.grid import Grid
 from fedpact.core.job import Job
+from fedpact.engine.records import protects_records, record_protection, worst_of
 from fedpact.engine.sampler import count_of
 from fedpact.engine.work import Setting
 from fedpact.privacy.accounting import account
@@ -32,23 +34,33 @@ class Spent:
         releases: a release as JSON → how often.
         smallest: the fewest clients in the sum of a round.
         largest: the most that were asked.
+        records: client → in how many rounds it was asked about its records, and the fewest rows that it had then.
     """
 
     releases: Counter[str]
     smallest: int | None = None
     largest: int = 0
+    records: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, contents: Mapping[str, Any] | None) -> "Spent":
         """Return what `contents` wrote down."""
         contents = contents or {}
         return cls(
-            Counter(contents.get("releases", {})), contents.get("smallest"), contents.get("largest", 0)
+            Counter(contents.get("releases", {})),
+            contents.get("smallest"),
+            contents.get("largest", 0),
+            {id: list(asked) for id, asked in contents.get("records", {}).items()},
         )
 
     def contents(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {"releases": dict(self.releases), "smallest": self.smallest, "largest": self.largest}
+        return {
+            "releases": dict(self.releases),
+            "smallest": self.smallest,
+            "largest": self.largest,
+            "records": self.records,
+        }
 
     def note(self, release: Release | None, answered: int, asked: int) -> None:
         """Note a round."""
@@ -56,6 +68,12 @@ class Spent:
             self.releases[json.dumps(release.to_json(), sort_keys=True)] += 1
         self.smallest = answered if self.smallest is None else min(self.smallest, answered)
         self.largest = max(self.largest, asked)
+
+    def note_records(self, sizes: Mapping[str, int]) -> None:
+        """Note that clients with so many rows were asked about their records."""
+        for id, n in sizes.items():
+            rounds, fewest = self.records.get(id, (0, n))
+            self.records[id] = [rounds + 1, min(n, fewest)]
 
     def events(self) -> tuple[Release, ...]:
         """Return what was released."""
@@ -127,6 +145,10 @@ def check_accountable(setting: Setting, present: int, rounds: int) -> None:
         if mechanism is not None:
             release = Release(mechanism, sampling_of(setting, present))
             account([release], default_delta(present), relation_of([release]))
+    # Of a client with so many rows that a batch is a sample of them.
+    about_records = worst_of(setting.algorithm, [1 << 40])
+    if about_records is not None:
+        account([about_records], _LARGEST_DELTA, relation_of([about_records]))
 
 
 def _check_participation(noise: CorrelatedNoise, setting: Setting, present: int, rounds: int) -> None:
@@ -152,7 +174,13 @@ def _check_participation(noise: CorrelatedNoise, setting: Setting, present: int,
 
 
 def statement_of(
-    job: Job, channel: Channel, spent: Spent, rounds: int, clients: int, evaluated: bool
+    job: Job,
+    channel: Channel,
+    spent: Spent,
+    rounds: int,
+    clients: int,
+    evaluated: bool,
+    algorithm: Any = None,
 ) -> Statement:
     """Return the privacy statement of a run.
 
@@ -163,21 +191,25 @@ def statement_of(
         rounds: rounds held.
         clients: how many clients there are.
         evaluated: whether clients judged models on rows held aside.
+        algorithm: the algorithm, which may protect single records.
     """
     noise, mask, releases = channel.noise, channel.mask, spent.events()
     protections: list[Protection] = []
     if noise is not None and releases:
         guarantee = account(releases, default_delta(clients), relation_of(releases))
         protections.append(Protection("client", guarantee, releases, noise.against()))
+    records = sum(n for _, n in spent.records.values())
+    about_records = record_protection(algorithm, spent.records, default_delta(max(1, records)))
+    if about_records is not None:
+        protections.append(about_records)
     colluding = 0 if mask is None else mask.colluding(spent.largest)
     if isinstance(noise, GaussianNoise | SkellamNoise) and noise.where == "distributed":
         colluding = min(colluding, noise.colluding)
     in_clear = ["who took part in which round", "when, and for how long"]
-    if mask is None:
-        if channel.weighs_rows:
-            in_clear.append("how many rows each client has")
-        if noise is None:
-            in_clear.append("each client's training loss")
+    if (mask is None or mask.weighs) and channel.weighs_rows:
+        in_clear.append("how many rows each client has")
+    if mask is None and noise is None and not protects_records(algorithm):
+        in_clear.append("each client's training loss")
     if job.preprocess:
         in_clear.append("the sums that preparation was fitted from")
     if evaluated:
@@ -190,4 +222,5 @@ def statement_of(
         dropouts=None if mask is None else mask.dropouts(spent.largest),
         colluding=colluding,
         in_clear=tuple(in_clear),
+        trusted=None if mask is None else mask.trusted(),
     )

@@ -116,7 +116,7 @@ def hold_round(
         asked=ids,
         failures=intake.failures,
         seconds=intake.seconds,
-        download_bytes=task.nbytes * len(weights) + sum(down.values()),
+        download_bytes=(task.nbytes + opened.told_bytes) * len(weights) + sum(down.values()),
         upload_bytes=up,
         states=kept_states,
         notes=channel.measured(intake.notes, intake.sums.count, opened),

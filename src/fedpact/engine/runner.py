@@ -17,6 +17,7 @@ from fedpact.core.settings import check_counts
 from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
 from fedpact.engine.prefetch import Prefetched, next_cohort
 from fedpact.engine.privacy import Spent
+from fedpact.engine.records import protects_records, rows_of, worst_of
 from fedpact.engine.rounds import Outcome, asked, hold_round
 from fedpact.engine.stop import goodness
 from fedpact.engine.work import Engine, Setting
@@ -174,7 +175,21 @@ class Runner:
         return self._evaluated[1]
 
     def _charge(self, release: Release) -> None:
-        if self._ledger is not None:
+        if self._ledger is not None and not self._charges_records:
+            self._ledger.charge([release], purpose=f"{self._job.name} {self._job.digest[:12]}")
+
+    @property
+    def _charges_records(self) -> bool:
+        """Whether the ledger is of a budget for records, and the algorithm says what is released about them."""
+        by_record = self._ledger is not None and self._ledger.budget.unit == "record"
+        return by_record and protects_records(self._algorithm)
+
+    def _charge_records(self, ids: Sequence[str]) -> None:
+        if self._ledger is None or not self._charges_records:
+            return
+        # Before the clients are asked: the server sees what they answer.
+        release = worst_of(self._algorithm, rows_of(self._setting.population, ids).values())
+        if release is not None:
             self._ledger.charge([release], purpose=f"{self._job.name} {self._job.digest[:12]}")
 
     def _ended(self, progress: Progress) -> str | None:
@@ -207,6 +222,7 @@ class Runner:
         setting = self._setting if number else self._at_first
         ids = asked(setting, task, number)
         self._load_ahead(task.to, ids, number)
+        self._charge_records(ids)
         outcome = hold_round(
             self._engine, setting, task, progress.kept.view(ids), number, ids, progress.channel, self._charge
         )
@@ -221,6 +237,8 @@ class Runner:
         progress.kept.commit()
         progress.state, progress.channel = state, outcome.states
         progress.spent.note(outcome.release, outcome.aggregate.count, len(ids))
+        if protects_records(self._algorithm):
+            progress.spent.note_records(rows_of(setting.population, ids, outcome.failures))
         record = _record(number + 1, outcome)
         _note_clients(progress, number + 1, outcome)
         every = self._job.evaluate_every

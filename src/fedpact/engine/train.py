@@ -12,6 +12,7 @@ from fedpact.core.errors import CheckpointError, ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
+from fedpact.engine.distilling import with_public_rows
 from fedpact.engine.engines import arithmetic_of, engine_of
 from fedpact.engine.fitted import Fitted
 from fedpact.engine.folder import RunFolder
@@ -301,7 +302,9 @@ def _hold(
     prepared = Prepared(raw, partial(preparation.client, dtype=model.input_dtype, narrower=narrower))
     population = Prefetched(prepared) if reads_files(raw) else prepared
     rules = Rules(job.cohort, job.sampling, job.quorum, job.update_range)
-    setting = Setting(parts.algorithm, model, population, channel, rules, seed)
+    setting = Setting(
+        with_public_rows(parts.algorithm, preparation, model), model, population, channel, rules, seed
+    )
     # What accounting needs and is not there is missed now, and not at the end.
     check_accountable(setting, len(raw.ids(0)), job.rounds)
     runner = Runner(job, parts.rules, engine, setting, running.ledger)
@@ -321,7 +324,9 @@ def _hold(
     fitted = Fitted(model, progress.state.model, preparation, job.model)
     evaluation, present = runner.evaluate(progress), len(raw.ids(0))
     rounds = len(progress.history)
-    statement = statement_of(job, channel, progress.spent, rounds, present, evaluation is not None)
+    statement = statement_of(
+        job, channel, progress.spent, rounds, present, evaluation is not None, parts.algorithm
+    )
     result = Result.of(job, fitted, progress, evaluation, population, stopped, engine.describe(), statement)
     if place and checkpoints:
         place.begin(job, preparation, arithmetic_of(engine))

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
-from fedpact.channel.channel import Channel, ChannelRound
+from fedpact.channel.channel import Channel
+from fedpact.channel.round import ChannelRound
 from fedpact.core import errors
 from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import Algorithm, ClientState

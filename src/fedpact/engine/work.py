@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.channel.channel import Channel, ChannelRound
+from fedpact.channel.channel import Channel
+from fedpact.channel.round import ChannelRound
 from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.errors import (

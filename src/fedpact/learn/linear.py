@@ -5,6 +5,7 @@ sum the loss instead of averaging it: C = 1/(n·l2) for its LogisticRegression, 
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -153,6 +154,19 @@ class RegressionModel:
         classes = len(self.schema.classes)
         return np.eye(classes)[labels] if self.schema.kind == "multiclass" else labels.astype(np.float64)
 
+    def scores(self, weights: Vector, x: Any) -> Floats:
+        """Return the logits of each row less their mean [n, classes]."""
+        scores = self._scores(weights, np.asarray(x, np.float64))
+        if self.schema.kind == "binary":
+            return np.stack([-scores / 2, scores / 2], axis=1)
+        return scores - scores.mean(axis=1, keepdims=True)
+
+    def taught(self, temperature: float) -> "RegressionModel":
+        """Return this classifier as it learns from class probabilities (see `TeachableModel`)."""
+        from fedpact.learn.linear_taught import TaughtRegression
+
+        return TaughtRegression(self.schema, self.l2, temperature)
+
     def penalised(self) -> NDArray[np.bool_]:
         """Return which of the flat weights the penalty applies to."""
         mask = Vector.zeros(self.layout)
@@ -236,6 +250,32 @@ class RegressionSession:
         if self._model.l2:
             flat += self._penalty * self.weights[0]
         return float(LOSSES[kind](scores, y).sum()) / len(x)
+
+    def clipped(self, index: NDArray[np.int64], norm: float) -> list[Floats]:
+        """Return the sum of these rows' gradients, each clipped: a row's is its error times the row."""
+        x, y, kind = self._x[index], self._y[index], self._model.schema.kind
+        multiclass = kind == "multiclass"
+        total = Vector.zeros(self._model.layout)
+        # What overflows on the way has no finite norm, and counts as 0.
+        with np.errstate(all="ignore"):
+            scores = self._model._scores(self._weights, x) if multiclass else x @ self.weights[0]
+            errors = (LINKS[kind](scores) - y).reshape(len(x), -1)
+            # The column of ones, which three classes or more do not have.
+            squares = np.square(x).sum(axis=1) + multiclass
+            norms = np.sqrt(np.square(errors).sum(axis=1) * squares)
+            factors = np.minimum(1.0, norm / norms)
+        finite = np.isfinite(norms)
+        x, errors = x[finite], errors[finite] * factors[finite, None]
+        if multiclass:
+            np.matmul(errors.T, x, out=total["coef"])
+            np.sum(errors, axis=0, out=total["intercept"])
+        else:
+            np.matmul(errors[:, 0], x, out=total.flats[0])
+        return list(total.flats)
+
+    def set_gradient(self, gradient: Sequence[Floats]) -> None:
+        """Write a gradient of the mean loss to `gradients`, and add that of the penalty."""
+        np.add(gradient[0], self._penalty * self.weights[0], out=self.gradients[0])
 
     def arrays(self, vector: Vector) -> list[Floats]:
         """Return a parameter-shaped vector as flat arrays that match `weights`."""

@@ -42,6 +42,7 @@ from fedpact.learn.torch_running import (
 from fedpact.learn.torch_scaled import ScaledSession
 from fedpact.learn.torch_session import TorchSession
 from fedpact.learn.torch_stacked import StackedTorch, Stacking
+from fedpact.learn.torch_taught import Teachable
 
 Init = Literal["as_given", "seed"]
 
@@ -193,7 +194,7 @@ class Torch:
         }
 
 
-class TorchModel:
+class TorchModel(Teachable):
     """A torch module for rows of one schema.
 
     Attributes:
@@ -226,7 +227,7 @@ class TorchModel:
         self.loss = _moved(self.loss, self.device)
         shape = (2,) if self.traits.outputs == 1 else (2, self.traits.outputs)
         outputs = torch.zeros(shape, dtype=self.traits.output_dtype, device=self.device)
-        check_loss(self.loss, outputs, self.targets(np.zeros(2)).to(self.device))
+        check_loss(self.loss, outputs, self.targets(np.zeros(2, np.int64)).to(self.device))
         if schema.positions:
             self.loss = partial(at_every_position, self.loss)
         self._stacking = Stacking(self)
@@ -344,8 +345,8 @@ class TorchModel:
         return shared(array, np.int64)
 
     def targets(self, y: NDArray[Any]) -> Tensor:
-        """Return labels [n, *positions] as the loss takes them: int64 class indexes, or numbers for one output."""
-        if self.traits.outputs > 1:
+        """Return labels as the loss takes them: int64 class indexes, numbers for one output, or class probabilities."""
+        if self.traits.outputs > 1 and y.dtype.kind != "f":
             return shared(y, np.int64)
         return shared(y, np.float64 if self.traits.output_dtype is torch.float64 else np.float32)
 

@@ -3,7 +3,7 @@
 Optimisers, corrections and transport then work on a few flat arrays, whatever the architecture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout, Vector
 from fedpact.learn.torch_chain import chain_of
+from fedpact.learn.torch_clipped import Clipping, Step, Sums
+from fedpact.learn.torch_clipping import clipping_of
 from fedpact.learn.torch_dropout import masks_of
 from fedpact.learn.torch_modules import buffer_places, resting, set_training, shared, views
 from fedpact.learn.torch_running import Generators, rows_at_once
@@ -73,6 +75,7 @@ class TorchSession:
         )
         self._masks = masks_of(self.module)
         self._one = torch.ones((), device=device)
+        self._clipping: Clipping | None = None
         self._inputs = self._targets = torch.empty(0)
         # The order of the steps; where in it the rows begin and end that lie in that order in `_laid`.
         self._order: Tensor | None = None
@@ -201,6 +204,29 @@ class TorchSession:
             loss = model.loss(model.run(_AS_IT_IS, leaf.clone()), y)
         return loss.detach(), torch.autograd.grad(loss, leaf)[0]
 
+    def clipped(self, index: NDArray[np.int64], norm: float) -> list[NDArray[np.float64]]:
+        """Return the sum of these rows' gradients, each scaled down to an L2 norm of at most `norm`.
+
+        Raises:
+            ModelError: the module or its loss mixes the rows of a batch, or computes in float16.
+            ClientError: the module or the loss fails on these rows.
+        """
+        if self._clipping is None:
+            self._clipping = clipping_of(self._model, self._chain)
+        sums = Sums(self._model)
+        x, y = self._batch(index)
+        try:
+            with torch.no_grad(), self._random or _NOTHING:
+                self._clipping.add(x, y, Step(norm, self._arrays, self._masks, self._objective), sums)
+        except Exception as error:
+            raise _failure(len(x), error) from error
+        return [flat.cpu().numpy() for flat in sums.flats]
+
+    def set_gradient(self, gradient: Sequence[NDArray[np.float64]]) -> None:
+        """Write a gradient of the mean loss to `gradients`; a module has no penalty on its weights."""
+        for flat, given in zip(self.gradients, gradient, strict=True):
+            flat.copy_(torch.from_numpy(given))
+
     def arrays(self, vector: Vector) -> list[Tensor]:
         """Return a parameter-shaped vector (layout `layout.wide`) as flat tensors that match `weights`.
 
@@ -218,9 +244,15 @@ class TorchSession:
             if segment.role == "parameter"
         ]
 
-    def predict(self, weights: Vector, x: Any) -> NDArray[np.floating[Any]]:
-        """Return the predictions with these weights; the session's own weights stay as they are."""
+    def predict(
+        self, weights: Vector, x: Any, link: Callable[[Tensor], Tensor] | None = None
+    ) -> NDArray[np.floating[Any]]:
+        """Return the predictions with these weights, or what another link makes of the outputs.
+
+        The session's own weights stay as they are.
+        """
         model = self._model
+        link = link or model.link
         model.check(weights)
         inputs = model.inputs(x)
         outputs, binary = model.traits.outputs, model.schema.kind == "binary"
@@ -239,7 +271,7 @@ class TorchSession:
                 for batch in inputs.split(rows):
                     try:
                         computed = self._chain(self._own(batch.to(model.device)))
-                        predicted = model.link(model.run(_AS_IT_IS, computed))
+                        predicted = link(model.run(_AS_IT_IS, computed))
                     except Exception as error:
                         raise _failure(len(batch), error) from error
                     parts.append(predicted.cpu())

@@ -123,7 +123,7 @@ class Mapped:
         drawn = self._drawn(x.shape[1], cohort)
         # Of attention's kernels this is the one that can be mapped. Gradients of what is mapped: to map gradients, as
         # torch.func.grad would, has torch import its compiler, which takes a second and 70 MB.
-        with torch.enable_grad(), _plain_attention:
+        with torch.enable_grad(), plain_attention:
             outputs = vmap(self._outputs, randomness="error")(leaves, x, drawn)
             losses = self._losses.of(outputs, y, cohort)
             found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
@@ -181,10 +181,10 @@ class _PlainAttention:
                 self._chosen.__exit__(None, None, None)
 
 
-_plain_attention = _PlainAttention()
+plain_attention = _PlainAttention()
 # The child of a fork has none of the threads that were in there.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_plain_attention.renew)
+    os.register_at_fork(after_in_child=plain_attention.renew)
 
 
 class MaskShapes:

@@ -64,6 +64,7 @@ class Statement:
         dropouts: how many clients of the largest cohort may drop out of a masked sum; None where none is masked.
         colluding: how many of the clients in a sum may work with the server.
         in_clear: what was released without any protection.
+        trusted: who could read a single update all the same, in a sentence; None where nobody could, or everybody.
     """
 
     server_sees: str
@@ -73,6 +74,7 @@ class Statement:
     dropouts: int | None
     colluding: int
     in_clear: tuple[str, ...]
+    trusted: str | None = None
 
     @property
     def epsilon(self) -> float:
@@ -94,6 +96,8 @@ class Statement:
                 f"Up to {self.dropouts} clients may drop out of a masked sum, and up to {self.colluding} may work with "
                 "the server."
             )
+        if self.trusted:
+            said.append(self.trusted)
         if self.in_clear:
             beside = "; the guarantee above does not cover it" if self.protections else ""
             said.append(f"Told in clear: {', '.join(self.in_clear)}{beside}.")
@@ -112,6 +116,7 @@ class Statement:
             "dropouts": self.dropouts,
             "colluding": self.colluding,
             "in_clear": list(self.in_clear),
+            "trusted": self.trusted,
         }
 
     @classmethod
@@ -133,6 +138,7 @@ class Statement:
             data["dropouts"],
             data["colluding"],
             tuple(data["in_clear"]),
+            data.get("trusted"),
         )
 
 

@@ -1,0 +1,178 @@
+"""Accuracy against bytes on Fashion-MNIST, for every stage that makes updates smaller.
+
+python -m benchmarks.compression [--picture docs/compression.svg] [--rounds 40] [--seeds 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import fedpact as fp
+from benchmarks.fashion import accuracy, dealt
+from benchmarks.svg import save
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedpact.channel.transform import Transform
+
+CLIENTS, ALPHA, COHORT = 100, 0.5, 20
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a channel gave.
+
+    Args:
+        label: the channel, as it is written.
+        masked: whether it may stand before a SecureSum.
+        upload_bytes: of all clients in all rounds, together.
+        accuracies: one for each seed.
+    """
+
+    label: str
+    masked: bool
+    upload_bytes: float
+    accuracies: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over the seeds."""
+        return float(np.mean(self.accuracies))
+
+
+def channels() -> list[list[Transform]]:
+    """Return the channels that are compared."""
+    # Of a value that is rotated hardly any is beyond this; of one that is not, some are.
+    quantized = {"range": 0.05, "outside": "clip"}
+    return [
+        [],
+        [fp.Lossless()],
+        [fp.Cast()],
+        [fp.RandomK(fraction=0.1)],
+        [fp.RandomK(fraction=0.01)],
+        [fp.Projection(fraction=0.1)],
+        [fp.Projection(fraction=0.01)],
+        [fp.PowerSGD(rank=2)],
+        [fp.PowerSGD(rank=8)],
+        [fp.CountSketch(rows=5, columns=1600, top_k=800)],
+        *([fp.Quantize(bits=bits, **quantized)] for bits in (8, 4, 2)),
+        *([fp.Hadamard(), fp.Quantize(bits=bits, **quantized)] for bits in (8, 4, 2)),
+        [fp.RandomK(fraction=0.1), fp.Quantize(bits=4, **quantized)],
+        [fp.TopK(fraction=0.1)],
+        [fp.TopK(fraction=0.01)],
+        [fp.TopK(fraction=0.01, error_feedback=False)],
+        [fp.SignSGD(step=0.003)],
+        [fp.EFSignSGD()],
+        [fp.TernGrad()],
+        [fp.QSGD(levels=1)],
+        [fp.QSGD(levels=7)],
+        [fp.Drive()],
+        *([fp.Eden(bits=bits)] for bits in (1, 2, 4)),
+    ]
+
+
+def measure(channel: Sequence[Transform], rounds: int, seeds: int) -> Line:
+    """Train through a channel, once for each seed."""
+    results = [
+        fp.train(
+            _perceptron(seed),
+            dealt(CLIENTS, ALPHA),
+            algorithm=fp.FedAvg(lr=0.1, local_epochs=1, batch_size=20),
+            channel=list(channel),
+            cohort=COHORT,
+            rounds=rounds,
+            evaluate_every=0,
+            seed=seed,
+            engine="in_process",
+            progress=False,
+        )
+        for seed in range(seeds)
+    ]
+    return Line(
+        " → ".join(map(written, channel)) or "nothing",
+        all(stage.kind != "pack" for stage in channel),
+        float(np.mean([result.upload_bytes for result in results])),
+        tuple(map(accuracy, results)),
+    )
+
+
+def _perceptron(seed: int) -> torch.nn.Module:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
+
+
+def written(stage: Any) -> str:
+    """Return a stage as it is written, without what it is anyway."""
+    given = [
+        f"{field.name}={value!r}"
+        for field in fields(stage)
+        if (value := getattr(stage, field.name)) != (None if field.default is MISSING else field.default)
+    ]
+    return f"{type(stage).__name__}({', '.join(given)})"
+
+
+def draw(lines: Sequence[Line], path: Path) -> None:
+    """Draw accuracy over bytes: one point for each channel, by whether it may be masked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for masked, colour, label in ((True, "#00796b", "may be masked"), (False, "#e65100", "in clear alone")):
+        chosen = [line for line in lines if line.masked == masked]
+        megabytes = [line.upload_bytes / 1e6 for line in chosen]
+        axes.plot(megabytes, [line.accuracy for line in chosen], "o", color=colour, label=label)
+        for x, line in zip(megabytes, chosen, strict=True):
+            axes.annotate(
+                line.label.replace("range=0.05, outside='clip'", "…"),
+                (x, line.accuracy),
+                textcoords="offset points",
+                xytext=(4, 4),
+                fontsize=6,
+                rotation=20,
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("uploaded by all clients in all rounds, MB")
+    axes.set_ylabel("accuracy on images held out")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    save(figure, path)
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure all channels, print the table as Markdown, and draw the picture."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compression", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each, of which the mean is taken")
+    parser.add_argument("--picture", type=Path, help="where to draw accuracy over bytes, SVG or PNG")
+    arguments = parser.parse_args(words)
+    print("| channel | uploaded, MB | of all | accuracy | masked |\n|---|---:|---:|---:|---|")
+    lines: list[Line] = []
+    for channel in channels():
+        line = measure(channel, arguments.rounds, arguments.seeds)
+        lines.append(line)
+        share = line.upload_bytes / lines[0].upload_bytes
+        masked = "yes" if line.masked else "no"
+        print(
+            f"| `{line.label}` | {line.upload_bytes / 1e6:.3g} | {share:.1%} | {line.accuracy:.3f} | {masked} |",
+            flush=True,
+        )
+    if arguments.picture:
+        draw(lines, arguments.picture)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
