@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fedpact.channel.transform import Transform
 
 CLIENTS, ALPHA, COHORT = 100, 0.5, 20
+# What every label says, and what none does, since all channels have it alike.
+_SAID, _UNSAID = ("bits", "levels", "rank", "dtype"), ("range", "outside")
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,16 @@ class Line:
 
     Args:
         label: the channel, as it is written.
-        masked: whether it may stand before a SecureSum.
-        upload_bytes: of all clients in all rounds, together.
+        masked: whether it may stand before a SecureSum, or does.
+        upload_bytes: of all clients in all rounds, together;
+        download_bytes: and to them.
         accuracies: one for each seed.
     """
 
     label: str
     masked: bool
     upload_bytes: float
+    download_bytes: float
     accuracies: tuple[float, ...]
 
     @property
@@ -66,6 +70,11 @@ def channels() -> list[list[Transform]]:
         *([fp.Quantize(bits=bits, **quantized)] for bits in (8, 4, 2)),
         *([fp.Hadamard(), fp.Quantize(bits=bits, **quantized)] for bits in (8, 4, 2)),
         [fp.RandomK(fraction=0.1), fp.Quantize(bits=4, **quantized)],
+        [fp.Hadamard(), fp.Quantize(bits=4, **quantized), fp.SecureSum(bits=16)],
+        [fp.Projection(fraction=0.1), fp.Quantize(bits=4, **quantized), fp.SecureSum(bits=16)],
+        [fp.Prune(sparsity=0.9, end=20)],
+        [fp.SendQuantized(bits=8)],
+        [fp.SendQuantized(bits=4), fp.Hadamard(), fp.Quantize(bits=4, **quantized)],
         [fp.TopK(fraction=0.1)],
         [fp.TopK(fraction=0.01)],
         [fp.TopK(fraction=0.01, error_feedback=False)],
@@ -85,7 +94,7 @@ def measure(channel: Sequence[Transform], rounds: int, seeds: int) -> Line:
         fp.train(
             _perceptron(seed),
             dealt(CLIENTS, ALPHA),
-            algorithm=fp.FedAvg(lr=0.1, local_epochs=1, batch_size=20),
+            algorithm=fp.FedAvg(lr=0.1, local_epochs=1, batch_size=20, weighting="uniform"),
             channel=list(channel),
             cohort=COHORT,
             rounds=rounds,
@@ -100,6 +109,7 @@ def measure(channel: Sequence[Transform], rounds: int, seeds: int) -> Line:
         " → ".join(map(written, channel)) or "nothing",
         all(stage.kind != "pack" for stage in channel),
         float(np.mean([result.upload_bytes for result in results])),
+        float(np.mean([result.download_bytes for result in results])),
         tuple(map(accuracy, results)),
     )
 
@@ -113,13 +123,11 @@ def _perceptron(seed: int) -> torch.nn.Module:
 
 
 def written(stage: Any) -> str:
-    """Return a stage as it is written, without what it is anyway."""
-    given = [
-        f"{field.name}={value!r}"
-        for field in fields(stage)
-        if (value := getattr(stage, field.name)) != (None if field.default is MISSING else field.default)
-    ]
-    return f"{type(stage).__name__}({', '.join(given)})"
+    """Return a stage as it is written, with what makes it another than the rest."""
+    given = {field.name: getattr(stage, field.name) for field in fields(stage) if field.name not in _UNSAID}
+    usual = {field.name: None if field.default is MISSING else field.default for field in fields(stage)}
+    said = [f"{name}={value!r}" for name, value in given.items() if name in _SAID or value != usual[name]]
+    return f"{type(stage).__name__}({', '.join(said)})"
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:
@@ -134,7 +142,7 @@ def draw(lines: Sequence[Line], path: Path) -> None:
         axes.plot(megabytes, [line.accuracy for line in chosen], "o", color=colour, label=label)
         for x, line in zip(megabytes, chosen, strict=True):
             axes.annotate(
-                line.label.replace("range=0.05, outside='clip'", "…"),
+                line.label,
                 (x, line.accuracy),
                 textcoords="offset points",
                 xytext=(4, 4),
@@ -158,17 +166,15 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=2, help="runs of each, of which the mean is taken")
     parser.add_argument("--picture", type=Path, help="where to draw accuracy over bytes, SVG or PNG")
     arguments = parser.parse_args(words)
-    print("| channel | uploaded, MB | of all | accuracy | masked |\n|---|---:|---:|---:|---|")
+    print("| channel | up, MB | of all | down, MB | accuracy | masks |\n|---|---:|---:|---:|---:|---|")
     lines: list[Line] = []
     for channel in channels():
         line = measure(channel, arguments.rounds, arguments.seeds)
         lines.append(line)
         share = line.upload_bytes / lines[0].upload_bytes
         masked = "yes" if line.masked else "no"
-        print(
-            f"| `{line.label}` | {line.upload_bytes / 1e6:.3g} | {share:.1%} | {line.accuracy:.3f} | {masked} |",
-            flush=True,
-        )
+        sizes = f"{line.upload_bytes / 1e6:.3g} | {share:.1%} | {line.download_bytes / 1e6:.3g}"
+        print(f"| `{line.label}` | {sizes} | {line.accuracy:.3f} | {masked} |", flush=True)
     if arguments.picture:
         draw(lines, arguments.picture)
     return 0

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from fedpact.channel.layer_clip import LayerClip as LayerClip
     from fedpact.channel.lossless import Lossless as Lossless
     from fedpact.channel.noise import GaussianNoise as GaussianNoise
+    from fedpact.channel.partial import Partial as Partial
     from fedpact.channel.power_sgd import PowerSGD as PowerSGD
     from fedpact.channel.projection import Projection as Projection
     from fedpact.channel.prune import Prune as Prune
@@ -95,6 +96,9 @@ if TYPE_CHECKING:
     from fedpact.engine.train import train as train
     from fedpact.engine.workers import Workers as Workers
     from fedpact.learn import metrics as metrics
+    from fedpact.learn.lora import lora as lora
+    from fedpact.learn.lora import merge_lora as merge_lora
+    from fedpact.learn.torch_frozen import freeze as freeze
 
 __version__ = "0.1.0"
 
@@ -155,6 +159,9 @@ _HOMES = {
     "fedpact.algorithms.one_shot": ("OneShot",),
     "fedpact.algorithms.record_dp": ("RecordDP",),
     "fedpact.algorithms.fed_df": ("FedDF",),
+    "fedpact.channel.partial": ("Partial",),
+    "fedpact.learn.lora": ("lora", "merge_lora"),
+    "fedpact.learn.torch_frozen": ("freeze",),
     "fedpact.algorithms.optimizers": ("SGD", "EMAMomentum", "Adam", "AdamW", "Adagrad", "Yogi", "RMSprop"),
     "fedpact.algorithms.schedules": (
         "Constant",

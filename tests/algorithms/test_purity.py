@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "FedSGD": {"batch_size": 4, "server_optimizer": Adam()},
     "FedProx": {"mu": 0.5},
     "SCAFFOLD": {"batch_size": 5, "option": 1},
+    "FedDF": {"batch_size": 5, "public": X[:8], "server_steps": 3, "models": {"1": Logistic(0.2)}},
 }
 
 

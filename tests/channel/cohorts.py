@@ -81,6 +81,7 @@ def walk(
     states: Sequence[StageState] | None = None,
     kept: Mapping[str, ClientState] | None = None,
     cohort: float | None = None,
+    announced: float | None = None,
     close: bool = True,
 ) -> Walked:
     """Return a round to which these updates are the answers; those that are refused are left out.
@@ -93,6 +94,7 @@ def walk(
         states: what its stages keep at the server.
         kept: what clients keep from before.
         cohort: how many clients a cohort has on average; None for those asked.
+        announced: the weight that each has announced; None for that of its update.
         close: whether to open the sum.
     """
     # In an update every dtype is the wider one that sums have.
@@ -101,7 +103,8 @@ def walk(
     opened = channel.begin(task, ids, seed, states, cohort)
     population = InMemory([ClientData(id, Rows(np.zeros((1, 1)))) for id in ids])
     setting = Setting(UNIFORM, None, population, channel, Rules(), SEED)
-    weights = dict.fromkeys(ids, 1.0) | {u.client: float(u.weight) for u in updates if u.weight == u.weight}
+    weights = dict.fromkeys(ids, 1.0)
+    weights |= {u.client: float(u.weight if announced is None else announced) for u in updates}
     work = Work(setting, task, {}, opened, seed, weights, len(ids))
     walked = Walked(opened, {}, {}, Intake(work))
     for each in updates:

@@ -76,8 +76,7 @@ def test_bytes_of_anybody_are_so_many_numbers_or_refused(raw, count):
     packed = np.frombuffer(raw, np.uint8)
     try:
         numbers = elias.decode(packed, count)
-    except ValueError as error:
-        assert "not the codes" in str(error)
+    except ValueError:
         return
     assert numbers.size == count
     # Whoever wrote the codes that are read wrote these bits, but for those that fill the last byte.

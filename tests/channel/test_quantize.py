@@ -107,6 +107,13 @@ def test_what_is_outside_is_clipped_where_that_is_asked_for_and_counted():
     assert walked.sent["lyon"].notes["quantize.outside"] == 2
 
 
+def test_what_is_clipped_is_not_refused_where_float32_has_no_such_range():
+    # float32(0.05) is 0.0500000007.
+    walked = one(Quantize(8, range=0.05, stochastic=False, outside="clip"), [0.2, -0.2])
+    assert walked.sent["lyon"].notes["quantize.outside"] == 2
+    assert not walked.intake.failures
+
+
 @pytest.mark.parametrize("outside", ["refuse", "clip"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_refused_whatever_becomes_of_the_outside(outside, value):

@@ -77,9 +77,9 @@ def test_what_float32_takes_from_a_float64_is_kept_too():
 
 
 def descent(stage, lr, number):
-    """Steps down ½·(w₁ + w₂)² + ½·(w₁ − w₂)²·10⁻² … of three clients whose gradients agree only in small numbers.
+    """How far from the optimum three clients are after so many steps, whose gradients agree only in small numbers.
 
-    Beznosikov et al., "On Biased Compression for Distributed Learning", 2020, Example 1: f_i = ⟨a_i, w⟩² + ‖w‖² / 4 with
+    Beznosikov et al., "On Biased Compression for Distributed Learning", 2020, Example 1: f_i = ⟨a_i, w⟩² + ‖w‖² / 4,
     a_1 = (−3, 2, 2), a_2 = (2, −3, 2), a_3 = (2, 2, −3). From (t, t, t) the largest of each gradient points away from
     the optimum, 0, and the sum of these largest does too.
     """

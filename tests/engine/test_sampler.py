@@ -1,5 +1,6 @@
 """The sampler: who is asked, from the job's seed alone, and nobody more often than another."""
 
+import math
 import tracemalloc
 
 import numpy as np
@@ -181,3 +182,94 @@ def test_a_share_of_ten_million_is_counted_without_asking_anybody():
     names = Counting(10_000_000)
     check_cohort(0.001, 100, len(names))
     assert (count_of(0.001, len(names)), names.made) == (10_000, 0)
+
+
+def poisson(number, round=0, ids=IDS, seed=SEED):
+    return choose(Cohort(), ids, number, round, seed, "poisson")
+
+
+def test_the_size_of_a_poisson_cohort_is_binomial():
+    # Of 20 clients each with probability 1/4, in 4,000 rounds: Σ (n − e)²/e over the sizes 0 and 1, 2, …, 8, and 9 and
+    # more is χ² with 8 degrees of freedom, below 31.8 but once in 10^4.
+    sizes = np.bincount([len(poisson(5, round)) for round in range(4000)], minlength=21)
+    expected = np.array([math.comb(20, k) * 0.25**k * 0.75 ** (20 - k) for k in range(21)]) * 4000
+    found, wanted = (np.array([n[:2].sum(), *n[2:9], n[9:].sum()]) for n in (sizes, expected))
+    assert np.sum((found - wanted) ** 2 / wanted) < 31.8
+
+
+def test_every_client_is_in_a_poisson_cohort_equally_often():
+    # Each of 20 is in 4,000 rounds with probability 1/4: Σ (n − 1000)²/750 is χ² with 20 degrees of freedom, below
+    # 52.4 but once in 10^4.
+    counts = np.zeros(20)
+    for round in range(4000):
+        counts[[IDS.index(id) for id in poisson(5, round)]] += 1
+    assert np.sum((counts - 1000) ** 2) / 750 < 52.4
+
+
+def test_pairs_are_in_a_poisson_cohort_as_coins_would_have_it():
+    # With coins of their own, two clients are together in 1/16 of 4,000 rounds: 250 ± 15.3. Drawn without replacement
+    # it would be 5 · 4 / (20 · 19) of them: 210.
+    together = np.zeros((20, 20))
+    for round in range(4000):
+        chosen = [IDS.index(id) for id in poisson(5, round)]
+        together[np.ix_(chosen, chosen)] += 1
+    pairs = together[np.triu_indices(20, 1)]
+    assert np.abs(pairs - 250).max() < 5 * 15.3
+    # The mean over all 190 pairs is as certain as that of Σ over rounds of size · (size − 1) / 2.
+    assert abs(pairs.mean() - 250) < 5 * 2.6
+
+
+def test_two_rounds_of_poisson_cohorts_are_independent():
+    # A client is in two rounds in a row in 1/16 of 3,999 pairs of rounds.
+    cohorts = [set(poisson(5, round)) for round in range(4000)]
+    again = [len(a & b) for a, b in zip(cohorts, cohorts[1:], strict=False)]
+    assert np.mean(again) == pytest.approx(20 / 16, abs=5 * np.std(again) / math.sqrt(len(again)))
+
+
+def test_a_poisson_cohort_is_drawn_from_the_seed_and_the_round_alone():
+    assert [poisson(5, r) for r in range(10)] == [poisson(5, r) for r in range(10)]
+    assert poisson(5, 0) != poisson(5, 1)
+    assert poisson(5, 0) != poisson(5, 0, seed=Seed.of(4))
+    assert all(ids == sorted(set(ids)) for ids in (poisson(5, r) for r in range(50)))
+    # These must never change: a resumed run asks the clients that an uninterrupted one asks.
+    assert [int(id[-2:]) for id in poisson(5)] == [7, 9, 14, 19]
+
+
+@pytest.mark.parametrize("number", [None, 20, 1.0])
+def test_everybody_is_a_poisson_cohort_of_all(number):
+    assert all(poisson(number, round) == IDS for round in range(5))
+
+
+def test_a_poisson_cohort_may_be_empty():
+    sizes = [len(poisson(1, round)) for round in range(400)]
+    # (19/20)^20 = 36 % of 400 rounds: 143 ± 9.6.
+    assert abs(sizes.count(0) - 143) < 5 * 9.6
+
+
+@pytest.mark.parametrize("to", [Everyone(), Cycle(), Cycle(shuffle=True), Named((IDS[3], IDS[1]))])
+def test_whom_the_algorithm_names_is_asked_however_cohorts_are_drawn(to):
+    for round in range(5):
+        drawn = [choose(to, IDS, 5, round, SEED, sampling) for sampling in ("fixed", "poisson")]
+        assert drawn[0] == drawn[1]
+
+
+def test_a_poisson_cohort_of_ten_million_costs_no_more_than_itself():
+    names = Counting(10_000_000)
+    tracemalloc.start()
+    chosen = choose(Cohort(), names, 1000, 0, SEED, "poisson")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert abs(len(chosen) - 1000) < 5 * 32
+    assert names.made == len(chosen)
+    assert peak < 20_000 + 250 * len(chosen)
+
+
+@pytest.mark.parametrize("size", [1, 5, 7, 20])
+def test_cyclic_cohorts_ask_everybody_again_only_when_all_others_were(size):
+    asked = [choose(Cohort(), IDS, size, round, SEED, "cyclic") for round in range(60)]
+    assert all(len(set(ids)) == size for ids in asked)
+    for id in IDS:
+        rounds = [round for round, ids in enumerate(asked) if id in ids]
+        apart = np.diff(rounds)
+        assert apart.min() >= 20 // size
+        assert len(rounds) in (60 * size // 20, 60 * size // 20 + 1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from fedpact.learn.torch import Torch  # noqa: E402
 from fedpact.learn.torch_running import Generators, devices_of  # noqa: E402
-from fedpact.learn.torch_stacked_ways import _plain_attention  # noqa: E402
+from fedpact.learn.torch_stacked_ways import plain_attention  # noqa: E402
 
 torch.manual_seed(0)
 
@@ -159,8 +159,8 @@ def test_a_module_that_draws_on_a_gpu_leaves_the_processors_generator_to_others(
 def test_attention_keeps_its_plain_kernel_until_the_last_thread_is_out() -> None:
     flash = torch.backends.cuda.flash_sdp_enabled
     assert flash()
-    with _plain_attention:
-        with _plain_attention:
+    with plain_attention:
+        with plain_attention:
             assert not flash()
         assert not flash()
     assert flash()

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedpact.algorithms.fedavg import FedAvg
-from fedpact.core.messages import Update
+from fedpact.algorithms.stacked import ids_of
+from fedpact.core.messages import Update, Updates
 from fedpact.core.rows import ClientData, Rows
+from fedpact.core.stack import Stack
 from fedpact.core.vector import Vector
 
 
@@ -26,6 +28,14 @@ class Canaries(FedAvg):
         change = Vector.zeros(model.layout.wide)
         change.flats[0][int(data.id)] = self.size * data.train.y[0]
         return Update(data.id, task.version, "delta", averaged={"model": change}), kept
+
+    def clients(self, model, task, data, kept, seeds):
+        ids = ids_of(data)
+        (segment,) = model.layout.wide.segments
+        changes = np.zeros((len(ids), segment.size), segment.dtype)
+        changes[np.arange(len(ids)), [int(id) for id in ids]] = [self.size * each.train.y[0] for each in data]
+        stack = Stack(model.layout.wide, [changes])
+        return Updates(ids, task.version, "delta", [1] * len(ids), {"model": stack}), kept
 
 
 @dataclass(frozen=True, kw_only=True)

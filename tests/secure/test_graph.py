@@ -79,14 +79,16 @@ def test_neighbours_and_threshold_of_ten_thousand_are_those_of_the_table():
 @pytest.mark.parametrize(
     ("clients", "corrupt", "drop"), [(100, 0.05, 0.1), (300, 0.1, 0.1), (1000, 0.05, 0.05)]
 )
-def test_against_a_malicious_server_both_kinds_of_share_are_out_of_reach(clients, corrupt, drop):
+def test_against_a_malicious_server_parts_and_both_kinds_of_share_are_out_of_reach(clients, corrupt, drop):
     hypergeom = pytest.importorskip("scipy.stats").hypergeom
     k, t = choose(clients, corrupt, drop)
-    assert 2 * t > k + 1
     bad, gone = int(corrupt * clients), int(drop * clients)
     both = clients * hypergeom.sf(2 * t - (k + 1) - 1, clients - 1, bad, k)
+    # At the end of a part: itself, k/2 on one side, and the corrupt ones.
+    part = clients * hypergeom.sf(t - (k // 2 + 1) - 1, clients - 1, bad, k)
     lost = clients * hypergeom.sf(k - t, clients - 1, gone, k)
     apart = clients * (corrupt + drop) ** (k / 2)
+    assert part <= 2**-40
     assert both <= 2**-40
     assert lost <= 2**-30
     assert apart <= 2**-40

@@ -183,6 +183,40 @@ def test_a_neighbourhood_below_the_threshold_is_refused_on_a_sparse_graph():
     round_.attack(Survivors(tuple(i for i in range(12) if i != gone)), "neighbourhood")
 
 
+def part_opened(parameters):
+    """Return who is in a sum that a server cuts out of the circle, by dropping k/2 in a row on both sides of it."""
+    round_ = Round("consistency", parameters)
+    circle = round_.clients[VICTIM]._agreed.graph.circle
+    half = parameters.neighbours // 2
+    part, rest = circle[half : half + 5], circle[2 * half + 5 :]
+    survivors = Survivors(tuple(sorted((*part, *rest))))
+    signed_ = {}
+    for i in survivors.positions:
+        try:
+            signed_[i] = round_.ask(names(parameters.clients)[i], survivors).signature
+        except SecureError:
+            continue
+    graph = round_.clients[VICTIM]._agreed.graph
+    opened = []
+    for i in part:
+        around = sorted(graph.around(i) & signed_.keys())
+        opened += [i] if len(around) >= parameters.threshold else []
+    return part, opened
+
+
+def test_a_part_of_a_sparse_graph_is_not_cut_out_by_dropping_who_sits_around_it():
+    parameters = Parameters(24, 4, 4, minimum_cohort=20)
+    part, opened = part_opened(parameters)
+    assert len(part) == 5
+    # Who sits at its ends is left with itself and two more, and gives the round up; so no sum of the part opens.
+    assert not {part[0], part[-1]} & set(opened)
+
+
+def test_thresholds_under_which_a_part_can_be_cut_out_are_refused():
+    with pytest.raises(SecureError, match="the sum of a part of the cohort"):
+        Parameters(24, 3, 4, minimum_cohort=20)
+
+
 def test_too_few_keys_are_refused():
     round_ = Round("shares")
     few = KeyList(round_.requests[VICTIM].keys[:4])

@@ -29,7 +29,7 @@ def keys(i):
 
 EXAMPLES = (
     Invitation(bytes(32), 3, Parameters.complete(5), ("a", "b", "c", "d", "é")),
-    Invitation(bytes(32), 2**64 - 1, Parameters(5, 2, 2, 3, 20), ("a", "b", "c", "d", "e")),
+    Invitation(bytes(32), 2**64 - 1, Parameters(5, 3, 2, 3, 20), ("a", "b", "c", "d", "e")),
     keys(1),
     KeyList((keys(1), keys(2), keys(3))),
     KeyList(()),

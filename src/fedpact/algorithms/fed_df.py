@@ -232,7 +232,13 @@ class FedDF(LocalSGD):
 
     def _built(self, name: str, schema: Schema) -> Any:
         if (name, schema) not in self._models:
-            model = self.models[name].build(schema)
+            spec = self.models[name]
+            if not hasattr(spec, "build"):
+                raise ModelError(
+                    f'FedDF: the model of "{name}" is a {type(spec).__name__}, which is no specification; give one of '
+                    "fp.models, such as fp.models.Torch(module)."
+                )
+            model = spec.build(schema)
             _check_teachable(model, f'the model of "{name}"')
             self._models[name, schema] = model
         return self._models[name, schema]

@@ -68,7 +68,7 @@ class RecordDP:
 
     Args:
         norm: the largest L2 norm of one record's gradient, over all parameters; larger ones are scaled down to it.
-        noise_multiplier: the standard deviation of the noise in units of that norm, from 10^-6 to 2^20.
+        noise_multiplier: the standard deviation of the noise in units of that norm, > 0 and at most 2^20.
 
     Raises:
         ConfigError: a setting is out of its range.

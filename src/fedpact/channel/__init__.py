@@ -19,6 +19,7 @@ TRANSFORMS = Registry(
         "LaplaceNoise": "fedpact.channel.noise:LaplaceNoise",
         "LayerClip": "fedpact.channel.layer_clip:LayerClip",
         "Lossless": "fedpact.channel.lossless:Lossless",
+        "Partial": "fedpact.channel.partial:Partial",
         "PowerSGD": "fedpact.channel.power_sgd:PowerSGD",
         "Projection": "fedpact.channel.projection:Projection",
         "Prune": "fedpact.channel.prune:Prune",

@@ -1,6 +1,5 @@
 """The channel: an ordered, checked chain of transforms between a client's update and the server's sum."""
 
-import hashlib
 import math
 import re
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fedpact.channel.binding import binding
 from fedpact.channel.mask import Mask
 from fedpact.channel.noise import Noise
 from fedpact.channel.quantize import Quantize
@@ -154,12 +154,14 @@ class Channel:
             stage.extra for stage in self.stages
         )
         grid = grid_of(self.stages, contexts, bound, dimension)
+        contexts = [replace(context, grid=grid) for context in contexts]
         # Masks of clients that were given another task, or that encode otherwise, do not cancel.
-        named = _digest(task) + repr(grid).encode() if self.mask else b""
-        secrets, held = self.mask.agree(ids, contexts[-1], named) if self.mask else ({}, None)
+        secrets, held = (
+            self.mask.agree(ids, contexts[-1], binding(task, contexts)) if self.mask else ({}, None)
+        )
         known = layouts if any(stage.kind == "compress" for stage in self.stages) else None
         return ChannelRound(
-            tuple(replace(c, grid=grid) for c in contexts),
+            tuple(contexts),
             known,
             dimension,
             dict(secrets),
@@ -333,7 +335,7 @@ class Channel:
             place = self.stages.index(self.noise)
             dimension = round.dimension
             context = round.contexts[place]
-            measured["noise.std"] = self.noise.std(context, dimension)
+            measured["noise.std"] = self.noise.std(context, dimension, clients)
             bound = self.noise.integer_bound(round.grid, context.sensitivity, dimension) * round.grid.step
             measured["noise.rounding_inflation"] = bound / context.sensitivity
         return measured
@@ -358,15 +360,6 @@ class Channel:
 def _named(stage: Transform) -> str:
     """Return a stage's name as measurements have it: "secure_sum"."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(stage).__name__).lower()
-
-
-def _digest(task: Task) -> bytes:
-    """Return what names a task."""
-    digest = hashlib.sha256(f"{task.verb} {task.version}".encode())
-    for name, vector in sorted(task.arrays.items()):
-        digest.update(name.encode() + b"\0" + vector.layout.digest.encode())
-        digest.update(vector.buffer.data)
-    return digest.digest()
 
 
 def _norm(integers: Integers) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from fedpact.channel.adaptive_clip import AdaptiveClip
 from fedpact.channel.noise import Noise, Sampler, Where
 from fedpact.channel.transform import RoundContext, StageState, Transform
+from fedpact.channel.zero_outliers import ZeroOutliers
 from fedpact.core.errors import ChannelError
 from fedpact.core.messages import Aggregate, Integers
 from fedpact.core.settings import check_choice, check_counts, check_numbers
@@ -59,9 +60,10 @@ class CorrelatedNoise(Noise):
         check_counts(self, "rounds", "participations", "separation")
         check_counts(self, "bands", optional=True)
         check_choice(self, "method", get_args(Method))
-        self._event()
+        self.whole()
 
-    def _event(self) -> Mechanism:
+    def whole(self) -> Mechanism:
+        """Return the noise of a whole run."""
         run = (self.participations, self.separation)
         if self.method == "tree":
             return TreeAggregation(self.multiplier, self.rounds, *run)
@@ -74,11 +76,13 @@ class CorrelatedNoise(Noise):
     def check(self, before: Sequence[Transform], algorithm: Any, layout: Layout | None) -> None:
         """Require a bound that is the same in every round, besides what all noise requires."""
         super().check(before, algorithm, layout)
-        if any(isinstance(stage, AdaptiveClip) for stage in before):
-            raise ChannelError(
-                "CorrelatedNoise spans all rounds, so that their updates have one bound; put Clip in the place of "
-                "AdaptiveClip."
-            )
+        for stage in before:
+            if isinstance(stage, AdaptiveClip) or (isinstance(stage, ZeroOutliers) and stage.norm is None):
+                mend = "give ZeroOutliers a fixed norm" if isinstance(stage, ZeroOutliers) else "use Clip"
+                raise ChannelError(
+                    "CorrelatedNoise spans all rounds, so that their updates have one bound, and that of "
+                    f"{type(stage).__name__} follows the clients; {mend}."
+                )
 
     def init(self, layouts: Mapping[str, Layout]) -> StageState:
         """Return the state before the first round."""
@@ -120,4 +124,4 @@ class CorrelatedNoise(Noise):
 
     def mechanism(self, context: RoundContext, dimension: int) -> Mechanism | None:
         """Return the whole run's noise in its first round, and nothing in later ones."""
-        return self._event() if context.round == 0 else None
+        return self.whole() if context.round == 0 else None

@@ -18,6 +18,7 @@ from fedpact.secure.ckks import (
     encrypt,
     scale,
 )
+from fedpact.secure.keys import Secret
 
 # 28 bits above a number and its weight of 40 bits each; log2 q is 170, of the 218 that give 128-bit security.
 _PARAMETERS = CKKSParameters(8192, (60, 50, 60), 40, limit=1.0)
@@ -89,7 +90,7 @@ class Encrypted:
         return _read, (self.ciphertexts.public.data, self.to_bytes(), len(self))
 
 
-class KeyHolder:
+class KeyHolder(Secret):
     """The party that alone has the secret key, and decrypts sums.
 
     Args:
@@ -138,9 +139,6 @@ class KeyHolder:
                 "the encrypted sum does not decrypt to integers: a client sent something else than its update."
             )
         return integers.astype(np.int64)
-
-    def __repr__(self) -> str:
-        return "<KeyHolder: its key is not shown>"
 
 
 # Of 400 KB; a process of a simulation parses that of its run once.

@@ -157,8 +157,14 @@ class Mask(Transform):
 
         Raises:
             UpdateError: a number is NaN, infinite, or too large.
+            ChannelError: something would be sent beside the mask.
         """
         assert update.integers is not None
+        if update.summed or update.packed or update.answer is not None:
+            raise ChannelError(
+                f"{type(self).__name__} hides averaged vectors, weights and metrics; statistics and answers would be "
+                f'sent in clear beside them, as client "{update.client}" was about to.'
+            )
         values = {"weight": update.weight, **dict(sorted(update.metrics.items()))}
         limbs = [
             _limbs(value, f'client "{update.client}": {name}', self._limb_bits(clients))
@@ -203,7 +209,7 @@ def flattened(integers: Integers) -> NDArray[np.int64]:
     return np.concatenate([integers.arrays[name] for name in _names(integers)])
 
 
-def unflattened(flat: NDArray[np.int64], integers: Integers) -> dict[str, NDArray[np.int64]]:
+def unflattened(flat: NDArray[Any], integers: Integers) -> dict[str, NDArray[np.int64]]:
     """Return the vectors and numbers that `flattened` put behind one another, in an update with such layouts."""
     names = _names(integers)
     places = np.cumsum([integers.layouts[name].size for name in names if name != NUMBERS])

@@ -33,6 +33,7 @@ from fedpact.core.vector import Layout
 from fedpact.privacy.discrete_gaussian import DiscreteGaussian
 from fedpact.privacy.discrete_laplace import DiscreteLaplace
 from fedpact.privacy.events import DiscreteGaussian as DiscreteGaussianEvent
+from fedpact.privacy.events import Gaussian as GaussianEvent
 from fedpact.privacy.events import Laplace as LaplaceEvent
 from fedpact.privacy.events import Mechanism
 from fedpact.privacy.events import Skellam as SkellamEvent
@@ -43,8 +44,9 @@ Where = Literal["central", "distributed", "local"]
 # Rounding up or down at random is repeated until the norm is within a bound that holds with this probability at least
 # (Kairouz, Liu and Steinke, 2021, proposition 22 and their choice of β).
 _BETA = math.exp(-0.5)
-# Standard deviations.
-_TAIL = 8.0
+# From so many steps on, a discrete Gaussian is a rounded Gaussian but for 0.0202 / σ² of probability in each number, in
+# 10^8 of them for less than 10^-9. That costs what a Gaussian costs, for which samples have tighter accountants.
+_CONTINUOUS = 2.0**26
 
 
 class Sampler(Protocol):
@@ -61,9 +63,11 @@ class Noise(Transform):
     Attributes:
         multiplier: the standard deviation (Laplace: the scale) in units of what one client can change.
         where: who adds the noise.
+        tail: how many standard deviations of a sum of draws a number is beyond once in 10^15.
     """
 
     kind: ClassVar[Kind] = "noise"
+    tail: ClassVar[float] = 8.0
     multiplier: float
     where: Where
 
@@ -113,7 +117,9 @@ class Noise(Transform):
 
     def _refuse_buffers(self, layouts: Iterable[Layout]) -> None:
         for layout in layouts:
-            buffers = [entry.name for entry in layout.entries if entry.role == "buffer" and math.prod(entry.shape)]
+            buffers = [
+                entry.name for entry in layout.entries if entry.role == "buffer" and 0 not in entry.shape
+            ]
             if buffers:
                 raise ChannelError(
                     f'{type(self).__name__} is not for a model with buffers such as "{buffers[0]}": no Clip bounds '
@@ -164,8 +170,12 @@ class Noise(Transform):
         if self.where == "central":
             return "everybody who sees the models that are released, but not the server, which adds the noise"
         if self.where == "distributed":
-            return "everybody, the server with it"
-        return "everybody, the server with it, and whatever others send"
+            return f"everybody, the server too, where {self._trust()} add their noise as the job says"
+        return "everybody, the server too, whatever other clients do"
+
+    def _trust(self) -> str:
+        colluding = getattr(self, "colluding", 0)
+        return f"all clients but {colluding} in a sum" if colluding else "all clients in a sum"
 
     def shares(self, context: RoundContext) -> int:
         """Return of how many honest clients' shares the noise of an opened sum consists at least."""
@@ -192,13 +202,17 @@ class Noise(Transform):
         """
         if self.where == "central":
             return 0.0
-        shares = self.shares(context) if self.where == "distributed" else 1
-        return _TAIL * self.sampler(context, dimension, shares)[1] * math.sqrt(context.asked)
+        return self.tail * self._std_of(context, dimension, context.asked)
 
-    def std(self, context: RoundContext, dimension: int) -> float:
-        """Return the standard deviation of the noise of the sum, in units of the updates."""
+    def std(self, context: RoundContext, dimension: int, clients: int) -> float:
+        """Return the standard deviation of the noise of a sum over so many clients, in units of the updates."""
         assert context.grid is not None
-        return self.sampler(context, dimension, 1)[1] * context.grid.step
+        return self._std_of(context, dimension, clients) * context.grid.step
+
+    def _std_of(self, context: RoundContext, dimension: int, clients: int) -> float:
+        shares = self.shares(context) if self.where == "distributed" else 1
+        draws = 1 if self.where == "central" else clients
+        return self.sampler(context, dimension, shares)[1] * math.sqrt(draws)
 
     def l2(self, context: RoundContext, dimension: int) -> float:
         """Return the L2 norm, in steps of the grid, that no client's integers exceed."""
@@ -238,9 +252,12 @@ class GaussianNoise(Noise):
         return DiscreteGaussian(sigma), sigma
 
     def mechanism(self, context: RoundContext, dimension: int) -> Mechanism:
-        """Return a discrete Gaussian, or the sum of shares of one."""
+        """Return a discrete Gaussian or the sum of shares of one, and on a grid that is fine enough a Gaussian."""
         shares = self.shares(context) if self.where == "distributed" else 1
-        return DiscreteGaussianEvent(self.multiplier, self.l2(context, dimension), dimension, shares)
+        l2 = self.l2(context, dimension)
+        if shares == 1 and self.multiplier * l2 >= _CONTINUOUS:
+            return GaussianEvent(self.multiplier)
+        return DiscreteGaussianEvent(self.multiplier, l2, dimension, shares)
 
 
 @dataclass(frozen=True)
@@ -295,6 +312,9 @@ class LaplaceNoise(Noise):
 
     multiplier: float
     where: Literal["central", "local"] = "central"
+
+    # P(Σ ≥ s) ≤ 4·e^{−s/b√n} for n ≥ 2 draws of scale b, whose sum has the standard deviation b√(2n); of one, e^{−s/b}.
+    tail: ClassVar[float] = 37.0
 
     def __post_init__(self) -> None:
         check_numbers(self, "multiplier", positive=True)

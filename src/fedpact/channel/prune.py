@@ -155,7 +155,7 @@ class Prune(Transform):
         return {"kept": {e.name: self._left(wide[e.name], share) for e in self._pruned(wide.layout)}}
 
     def send(self, task: Task, context: RoundContext) -> Task:
-        """Set what is pruned to 0."""
+        """Set what is pruned to 0; which that is, clients are told with the state, whose bytes are counted there."""
         if not context.state:
             return task
         # To take them out of the server's model when the round ends.
@@ -167,7 +167,6 @@ class Prune(Transform):
                 array = arrays[name][parameter].reshape(-1)
                 array[~left] = 0
                 sent -= array.itemsize * (left.size - int(np.count_nonzero(left)))
-        sent += sum(bits.nbytes for bits in context.state["kept"].values())
         return replace(task, arrays=arrays, sent_bytes=sent)
 
     def encode(self, update: Update, context: RoundContext) -> Update:

@@ -92,9 +92,13 @@ class Quantize(Transform):
         for name, vector in update.averaged.items():
             clipped[name] = vector.copy()
             for flat in clipped[name].flats:
-                outside += int(np.count_nonzero(np.abs(flat) > self.range))
+                most = flat.dtype.type(self.range)
+                if float(most) > self.range:
+                    # As a float32, 0.05 is a little more than 0.05.
+                    most = np.nextafter(most, most.dtype.type(0))
+                outside += int(np.count_nonzero(np.abs(flat) > most))
                 # A NaN stays what it is, and is refused.
-                np.clip(flat, -self.range, self.range, out=flat)
+                np.clip(flat, -most, most, out=flat)
         notes = {**update.notes, "quantize.outside": float(outside)}
         return replace(update, averaged=clipped, notes=notes)
 

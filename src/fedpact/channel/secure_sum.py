@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fedpact.channel.mask import NUMBERS, Mask, Opened
+from fedpact.channel.mask import NUMBERS, Mask, Opened, flattened, unflattened
 from fedpact.channel.transform import RoundContext
 from fedpact.core.errors import ClientError
 from fedpact.core.grid import signed
@@ -20,7 +20,7 @@ from fedpact.core.messages import Integers, Update
 from fedpact.core.settings import check_choice, check_counts, check_numbers
 from fedpact.secure.masker import Masker
 from fedpact.secure.parameters import Parameters
-from fedpact.secure.ring import check_bits
+from fedpact.secure.ring import check_bits, packed_bytes
 from fedpact.secure.server import PHASES
 from fedpact.secure.simulation import SecureRound, SimulatedRoster
 
@@ -44,7 +44,8 @@ class SecureSum(Mask):
             ("sparse"); "auto" is complete for up to 100 clients.
         corrupt: the fraction of clients that may work with the server, for a sparse graph.
         drop: the fraction that may drop out, for a sparse graph; a complete one withstands just under a third.
-        minimum_cohort: the fewest clients whose sum is opened.
+        minimum_cohort: the fewest clients whose sum is opened; on a sparse graph, of n clients, n − ⌊drop · n⌋ if that
+            is more.
         max_weight: the largest weight that a client may have; None where all weigh 1.
         dropout: in a simulation, the probability that a client drops out, at a step of the protocol drawn at random.
 
@@ -76,7 +77,8 @@ class SecureSum(Mask):
         """
         if self.graph == "complete" or (self.graph == "auto" and clients <= _COMPLETE):
             return Parameters.complete(clients, minimum_cohort=self.minimum_cohort, bits=self.bits)
-        return Parameters.sparse(clients, corrupt=self.corrupt, drop=self.drop, bits=self.bits)
+        made = Parameters.sparse(clients, corrupt=self.corrupt, drop=self.drop, bits=self.bits)
+        return replace(made, minimum_cohort=max(made.minimum_cohort, self.minimum_cohort))
 
     def least(self, clients: int) -> int:
         """Return how many of so many clients are in a sum that is opened, at least."""
@@ -135,12 +137,10 @@ class SecureSum(Mask):
             raise ClientError("dropped out before it sent its masked update, as the simulation asks for.")
         update = self.with_numbers(update, context.asked)
         assert update.integers is not None
-        arrays = update.integers.arrays
-        ring = np.concatenate([array.astype(np.uint32) for array in arrays.values()])
+        ring = flattened(update.integers).astype(np.uint32)
         masker.apply(ring)
-        places = np.cumsum([array.size for array in arrays.values()])[:-1]
-        masked = dict(zip(arrays, np.split(ring, places), strict=True))
-        nbytes = -(-ring.size * self.bits // 8)
+        masked = unflattened(ring, update.integers)
+        nbytes = packed_bytes(ring.size, self.bits)
         return replace(
             update, integers=replace(update.integers, arrays=masked, ring_bits=self.bits, nbytes=nbytes)
         )
@@ -159,11 +159,8 @@ class SecureSum(Mask):
         Raises:
             SecureError: too few are left.
         """
-        modulus = np.int64((1 << self.bits) - 1)
-        ring = np.concatenate([(array & modulus).astype(np.uint32) for array in total.arrays.values()])
-        numbers = held.unmask(ring, clients).astype(np.int64) & modulus
-        places = np.cumsum([array.size for array in total.arrays.values()])[:-1]
-        sums = dict(zip(total.arrays, np.split(numbers, places), strict=True))
+        numbers = held.unmask(flattened(total).astype(np.uint32), clients).astype(np.int64)
+        sums = unflattened(numbers, total)
         opened = {
             name: array if name == NUMBERS else signed(array, self.bits) for name, array in sums.items()
         }

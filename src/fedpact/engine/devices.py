@@ -24,7 +24,7 @@ from fedpact.engine.durations import Durations, longest_first, ranges, size
 from fedpact.engine.population import Population, load_all
 from fedpact.engine.threads import one_torch_thread
 from fedpact.engine.words import listed, many
-from fedpact.engine.work import Engine, Intake, Setting, Work
+from fedpact.engine.work import Engine, Intake, Setting, Work, run_in_order
 from fedpact.engine.worker_process import Unordered
 
 
@@ -62,6 +62,7 @@ class Devices:
 
         Raises:
             ConfigError: no device has memory for the model.
+            Disputed: the clients would have to mask their updates again.
         """
         if not ids:
             return
@@ -70,7 +71,7 @@ class Devices:
             taken = _run(work, ids, self._cut(work, ids, posts), posts)
         if not (all(each.agreed for each in taken) and _merged(taken, intake)):
             # Then the order of the clients decides whose answer is refused: all are run again, in theirs.
-            self._inner().ask(work, ids, intake)
+            run_in_order(self._inner().ask, work, ids, intake)
             return
         if work.task.verb != "evaluate":
             # The device that had to depart from what the others do has the most to say.

@@ -1,6 +1,7 @@
 """A run's folder: what was asked for, how the rows were prepared, checkpoints, and the result."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,8 @@ class RunFolder:
     """One folder holds one run.
 
     `job.json`, `preparation.json`, `engine.json`, `checkpoints/`, `history.jsonl` and `failures.jsonl` with a record a
-    line, `states` where clients keep something; and when the run has ended `model.safetensors`,
-    `result.json`, `history.csv` and `clients.csv`.
+    line, `states` where clients keep something, `spent.json` where noise is added; and when the run has ended
+    `model.safetensors`, `result.json`, `history.csv` and `clients.csv`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +31,7 @@ class RunFolder:
         self._job = path / "job.json"
         self._preparation = path / "preparation.json"
         self._engine = path / "engine.json"
+        self._spent = path / "spent.json"
         self.states = path / "states"
         self._history = Records(path / "history.jsonl")
         self._failures = Records(path / "failures.jsonl")
@@ -127,6 +129,22 @@ class RunFolder:
         positions = {"history": self._history.position(), "failures": self._failures.position()}
         return {**progress.contents(), **positions}
 
+    def write_spent(self, spent: Spent) -> None:
+        """Write down what was released so far and is about to be: no checkpoint may follow, and it counts all the same.
+
+        Raises:
+            FedpactError: the file cannot be written.
+        """
+        write_atomically(self._spent, json.dumps(spent.contents()).encode())
+
+    def _read_spent(self) -> Spent:
+        try:
+            return Spent.of(json.loads(self._spent.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return Spent(Counter())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f'"{self._spent}" cannot be read: {error}') from None
+
     def go_back(self, progress: Progress, contents: Mapping[str, Any]) -> None:
         """Bring progress to where it was when a checkpoint with these contents was saved.
 
@@ -139,6 +157,7 @@ class RunFolder:
         if "channel" in contents:
             progress.channel = tuple(contents["channel"])
         progress.spent = Spent.of(contents.get("spent"))
+        progress.spent.catch_up(self._read_spent())
         for records, name in ((self._history, "history"), (self._failures, "failures")):
             records.cut(contents[name])
         progress.history.clear()

@@ -17,7 +17,7 @@ from fedpact.engine.ray_crew import Crew, Hand
 from fedpact.engine.ray_round import Round
 from fedpact.engine.travel import Layouts
 from fedpact.engine.words import many
-from fedpact.engine.work import Engine, Intake, Work
+from fedpact.engine.work import Engine, Intake, Work, run_in_order
 
 # A run has one model and one population; an evaluation beside it may have others.
 _SHARED = 4
@@ -82,25 +82,27 @@ class Ray:
         Raises:
             ConfigError: there is no cluster or no room in it, or what the job is made of cannot travel.
             DependencyError: Ray is not installed.
+            Disputed: the clients would have to mask their updates again.
         """
         if not ids:
             return
         hands = self._crew.gather(len(ids))
         self._seen = f"{many(len(hands), 'Ray actor')} on {many(len({hand.node for hand in hands}), 'node')}"
-        population = work.setting.population
         plan = self._placement.plan({id: size(work, id) for id in ids}, hands)
         for id, home in plan.moved.items():
             if home.holds.pop(id, None) is not None:
                 home.gone.append(id)
-        sent = {
-            "task": _put("task", Order.of(work)),
-            "model": self._put_once("model", work.setting.model, work.setting.model),
-            "population": self._put_once("population", population, without_rows(population)),
-        }
-        held = self._held(work, sent, plan.groups)
-        if not held.agreed:
+        held = self._held(work, plan.groups)
+        if held.agreed:
+            self._take(held, ids, intake)
+        else:
             # Then it depends on the order of the clients whose answer is refused: one actor runs them all in turn.
-            held = self._held(work, sent, {self._crew.gather(1)[0]: ids})
+            run_in_order(self._ask_one, work, ids, intake)
+
+    def _ask_one(self, work: Work, ids: Sequence[str], intake: Intake) -> None:
+        self._take(self._held(work, {self._crew.gather(1)[0]: ids}), ids, intake)
+
+    def _take(self, held: Round, ids: Sequence[str], intake: Intake) -> None:
         self._manner = held.manner or self._manner
         found = held.gathered
         for name in ("kept", "seconds", "upload_bytes", "failures"):
@@ -110,8 +112,14 @@ class Ray:
         found.first_error = held.first_error(ids)
         intake.merge(found)
 
-    def _held(self, work: Work, sent: Mapping[str, Any], groups: Mapping[Hand, Sequence[str]]) -> Round:
+    def _held(self, work: Work, groups: Mapping[Hand, Sequence[str]]) -> Round:
         """Return the round when all its clients have been run."""
+        population = work.setting.population
+        sent = {
+            "task": _put("task", Order.of(work)),
+            "model": self._put_once("model", work.setting.model, work.setting.model),
+            "population": self._put_once("population", population, without_rows(population)),
+        }
         held = Round(self._crew, self._placement, sent, work, self._layouts)
         held.hold(groups)
         return held

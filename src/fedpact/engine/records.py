@@ -16,6 +16,7 @@ import numpy as np
 from fedpact.engine.population import Population, sizes_of
 from fedpact.privacy.accounting import account
 from fedpact.privacy.events import Everyone, FixedSize, Poisson, Release
+from fedpact.privacy.ledger import Ledger
 from fedpact.privacy.statement import Protection
 
 AGAINST = "everybody, the server and the other clients with it"
@@ -36,6 +37,11 @@ def record_release(algorithm: Any, n: int, rounds: int) -> Release | None:
 def protects_records(algorithm: Any) -> bool:
     """Return whether an algorithm bounds what it releases about a record."""
     return record_release(algorithm, 1, 1) is not None
+
+
+def charges_records(ledger: Ledger | None, algorithm: Any) -> bool:
+    """Return whether a ledger is of a budget for records, and the algorithm bounds what it releases about them."""
+    return ledger is not None and ledger.budget.unit == "record" and protects_records(algorithm)
 
 
 def rows_of(

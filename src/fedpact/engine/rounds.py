@@ -12,7 +12,7 @@ from fedpact.core.messages import Aggregate, Task
 from fedpact.engine.population import Counted, Population
 from fedpact.engine.privacy import release_of
 from fedpact.engine.sampler import choose, count_of
-from fedpact.engine.work import Engine, Intake, Setting, Work, reason
+from fedpact.engine.work import Disputed, Engine, Intake, Setting, Work, reason
 from fedpact.privacy.events import Release
 
 
@@ -30,7 +30,6 @@ class Outcome:
         upload_bytes: client → arrays sent up.
         states: what the stages of the channel keep at the server.
         notes: what they measured.
-        release: what was released about a client; None where there is no noise.
     """
 
     aggregate: Aggregate
@@ -42,7 +41,6 @@ class Outcome:
     upload_bytes: Mapping[str, int]
     states: tuple[StageState, ...] = ()
     notes: Mapping[str, float] = field(default_factory=dict)
-    release: Release | None = None
 
 
 def asked(setting: Setting, task: Task, round: int) -> list[str]:
@@ -68,7 +66,8 @@ def hold_round(
     round: int,
     ids: Sequence[str] | None = None,
     states: Sequence[StageState] | None = None,
-    charge: Callable[[Release], None] | None = None,
+    charge: Callable[[Release | None], None] | None = None,
+    again: bool = False,
 ) -> Outcome:
     """Ask the clients that a task is for and add up their answers; failures are recorded and left out.
 
@@ -80,7 +79,9 @@ def hold_round(
         round: the round, for the choice of clients and the random streams.
         ids: the clients asked, as `asked` gives them; None to choose them here.
         states: what the stages of the channel keep at the server; None for what they keep at first.
-        charge: called with what will be released about a client, before it is.
+        charge: called where there is noise, with what will be released about a client, before it is; with None where
+            an earlier round's release counts for it.
+        again: whether the round was held before, by a process that died.
 
     Raises:
         QuorumError: fewer clients answered than the quorum; every reason is named.
@@ -89,14 +90,31 @@ def hold_round(
     ids = asked(setting, task, round) if ids is None else ids
     weights, failures = _weights(setting.population, ids, task)
     channel = setting.channel
-    opened = channel.begin(
-        task, list(weights), setting.seed.child("channel", round), states, expected(setting, round)
-    )
-    task = channel.send(task, opened)
     stream = setting.seed.child("round", round, task.verb)
-    work = Work(setting, task, kept, opened, stream, weights, len(setting.population.ids(round)))
-    intake = Intake(work, failures=failures)
-    engine.ask(work, list(weights), intake)
+    present = len(setting.population.ids(round))
+
+    def begun() -> Work:
+        opened = channel.begin(
+            task, list(weights), setting.seed.child("channel", round), states, expected(setting, round)
+        )
+        return Work(setting, channel.send(task, opened), kept, opened, stream, weights, present)
+
+    work = begun()
+    intake = Intake(work, failures=dict(failures))
+    release = release_of(setting, work.channel, present, again)
+    # Before it is made, for a release that was not paid for cannot be taken back: of updates that have noise of their
+    # own, before they are sent; of others, before their sum is opened.
+    charge = None if channel.noise is None else charge
+    sent_noisy = channel.noise is not None and channel.noise.where == "local"
+    if charge is not None and sent_noisy:
+        charge(release)
+    try:
+        engine.ask(work, list(weights), intake)
+    except Disputed as dispute:
+        # With new masks: what was sent under the old ones is opened by nobody.
+        work = begun()
+        intake = Intake(work, failures=dict(failures))
+        dispute.run(work, list(weights), intake)
     needed = max(1, count_of(setting.rules.quorum, len(ids)))
     if intake.sums.count < needed:
         reasons = "; ".join(f"{id}: {why}" for id, why in intake.failures.items())
@@ -104,10 +122,9 @@ def hold_round(
             f"round {round + 1}: {intake.sums.count} of {len(ids)} clients answered, {needed} are needed. {reasons}",
             intake.failures,
         ) from intake.first_error
-    release = release_of(setting, opened, work.present)
-    if release is not None and charge is not None:
-        # Before it is made: a release that was not paid for cannot be taken back.
+    if charge is not None and not sent_noisy:
         charge(release)
+    opened = work.channel
     aggregate, kept_states = channel.aggregate(intake.sums, opened)
     down, up = channel.traffic(opened, intake.upload_bytes)
     return Outcome(
@@ -116,11 +133,10 @@ def hold_round(
         asked=ids,
         failures=intake.failures,
         seconds=intake.seconds,
-        download_bytes=(task.nbytes + opened.told_bytes) * len(weights) + sum(down.values()),
+        download_bytes=(work.task.nbytes + opened.told_bytes) * len(weights) + sum(down.values()),
         upload_bytes=up,
         states=kept_states,
         notes=channel.measured(intake.notes, intake.sums.count, opened),
-        release=release,
     )
 
 

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -17,7 +18,7 @@ from fedpact.core.settings import check_counts
 from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
 from fedpact.engine.prefetch import Prefetched, next_cohort
 from fedpact.engine.privacy import Spent
-from fedpact.engine.records import protects_records, rows_of, worst_of
+from fedpact.engine.records import charges_records, protects_records, rows_of, worst_of
 from fedpact.engine.rounds import Outcome, asked, hold_round
 from fedpact.engine.stop import goodness
 from fedpact.engine.work import Engine, Setting
@@ -115,6 +116,7 @@ class Runner:
         engine: who runs the clients.
         setting: algorithm, model, clients, channel and rules.
         ledger: what is charged for every release about a client; None for nothing.
+        write_down: called with what was released so far and is about to be, before every release; None for nothing.
     """
 
     def __init__(
@@ -124,7 +126,9 @@ class Runner:
         engine: Engine,
         setting: Setting,
         ledger: Ledger | None = None,
+        write_down: Callable[[Spent], None] | None = None,
     ) -> None:
+        self._write_down = write_down
         self._job = job
         self._stop_rules = stop_rules
         self._engine = engine
@@ -174,23 +178,28 @@ class Runner:
                 progress.note_failures(round, evaluation.failures, "evaluation: ")
         return self._evaluated[1]
 
-    def _charge(self, release: Release) -> None:
-        if self._ledger is not None and not self._charges_records:
+    def _charge(self, spent: Spent, round: int, release: Release | None) -> None:
+        by_record = charges_records(self._ledger, self._algorithm)
+        if self._ledger is not None and release is not None and not by_record:
             self._ledger.charge([release], purpose=f"{self._job.name} {self._job.digest[:12]}")
+        spent.note_release(release, round)
+        if self._write_down is not None:
+            self._write_down(spent)
 
-    @property
-    def _charges_records(self) -> bool:
-        """Whether the ledger is of a budget for records, and the algorithm says what is released about them."""
-        by_record = self._ledger is not None and self._ledger.budget.unit == "record"
-        return by_record and protects_records(self._algorithm)
-
-    def _charge_records(self, ids: Sequence[str]) -> None:
-        if self._ledger is None or not self._charges_records:
-            return
+    def _charge_records(self, spent: Spent, ids: Sequence[str]) -> Mapping[str, int]:
+        """Charge and note what clients are to be asked about their records; return the rows of those that tell them."""
+        if not protects_records(self._algorithm):
+            return {}
         # Before the clients are asked: the server sees what they answer.
-        release = worst_of(self._algorithm, rows_of(self._setting.population, ids).values())
-        if release is not None:
+        sizes = rows_of(self._setting.population, ids)
+        release = worst_of(self._algorithm, sizes.values())
+        by_record = charges_records(self._ledger, self._algorithm)
+        if self._ledger is not None and release is not None and by_record:
             self._ledger.charge([release], purpose=f"{self._job.name} {self._job.digest[:12]}")
+        spent.note_records(sizes)
+        if self._write_down is not None:
+            self._write_down(spent)
+        return sizes
 
     def _ended(self, progress: Progress) -> str | None:
         if len(progress.history) >= self._job.rounds:
@@ -222,9 +231,17 @@ class Runner:
         setting = self._setting if number else self._at_first
         ids = asked(setting, task, number)
         self._load_ahead(task.to, ids, number)
-        self._charge_records(ids)
+        sizes = self._charge_records(progress.spent, ids)
         outcome = hold_round(
-            self._engine, setting, task, progress.kept.view(ids), number, ids, progress.channel, self._charge
+            self._engine,
+            setting,
+            task,
+            progress.kept.view(ids),
+            number,
+            ids,
+            progress.channel,
+            partial(self._charge, progress.spent, number),
+            again=number < progress.spent.begun,
         )
         state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
         try:
@@ -236,9 +253,10 @@ class Runner:
             raise
         progress.kept.commit()
         progress.state, progress.channel = state, outcome.states
-        progress.spent.note(outcome.release, outcome.aggregate.count, len(ids))
+        progress.spent.note(outcome.aggregate.count, len(ids))
         if protects_records(self._algorithm):
-            progress.spent.note_records(rows_of(setting.population, ids, outcome.failures))
+            late = [id for id in ids if id not in sizes]
+            progress.spent.note_records(rows_of(setting.population, late, outcome.failures))
         record = _record(number + 1, outcome)
         _note_clients(progress, number + 1, outcome)
         every = self._job.evaluate_every

@@ -27,6 +27,7 @@ from fedpact.engine.prefetch import Prefetched
 from fedpact.engine.preparation import prepare
 from fedpact.engine.privacy import check_accountable, statement_of
 from fedpact.engine.progress import show_statement, showing_rounds
+from fedpact.engine.records import charges_records
 from fedpact.engine.result import Result
 from fedpact.engine.runner import Keep, OnRound, Progress, Runner
 from fedpact.engine.sampler import check_cohort, count_of
@@ -272,7 +273,11 @@ def _hold(
 ) -> Result:
     # Checked before any client is asked; what depends on the model is checked once there is one.
     channel = Channel(parts.stages, parts.algorithm)
-    if running.ledger is not None and channel.noise is None:
+    if (
+        running.ledger is not None
+        and channel.noise is None
+        and not charges_records(running.ledger, parts.algorithm)
+    ):
         raise ConfigError(
             "a ledger was given, but no stage of the channel adds noise, so nothing bounds what the models tell of a "
             "client; add GaussianNoise to the channel, or leave the ledger out."
@@ -306,8 +311,8 @@ def _hold(
         with_public_rows(parts.algorithm, preparation, model), model, population, channel, rules, seed
     )
     # What accounting needs and is not there is missed now, and not at the end.
-    check_accountable(setting, len(raw.ids(0)), job.rounds)
-    runner = Runner(job, parts.rules, engine, setting, running.ledger)
+    check_accountable(setting, len(raw.ids(0)), job.rounds, running.ledger)
+    runner = Runner(job, parts.rules, engine, setting, running.ledger, place.write_spent if place else None)
 
     def save(progress: Progress, score: float | None) -> None:
         if place and checkpoints:

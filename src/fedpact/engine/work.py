@@ -31,6 +31,20 @@ from fedpact.engine.sampler import Sampling
 FATAL = (ChannelError, CheckpointError, ConfigError, DependencyError, ModelError)
 
 
+class Disputed(Exception):
+    """Whose answers of a masked round are refused depends on whose came first: it is to be held anew, in order.
+
+    Not with the same masks: of two updates of a client under them anyone could tell the difference.
+
+    Args:
+        run: runs the clients one after another.
+    """
+
+    def __init__(self, run: "Run") -> None:
+        super().__init__("a masked round has to be held anew")
+        self.run = run
+
+
 @dataclass(frozen=True)
 class Rules:
     """How rounds are held.
@@ -254,6 +268,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back what the engine holds, such as processes."""
         ...
+
+
+Run = Callable[[Work, Sequence[str], Intake], None]
+
+
+def run_in_order(run: Run, work: Work, ids: Sequence[str], intake: Intake) -> None:
+    """Have all clients run again, where their order decides whose answer is refused.
+
+    Raises:
+        Disputed: their updates are masked, so they may not be run again in this round.
+    """
+    if work.setting.channel.mask is not None:
+        raise Disputed(run)
+    run(work, ids, intake)
 
 
 def reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from fedpact.engine.shared import Queue
 from fedpact.engine.threads import usable_cores
 from fedpact.engine.travel import Layouts
 from fedpact.engine.words import many
-from fedpact.engine.work import Engine, Intake, Setting, Work
+from fedpact.engine.work import Engine, Intake, Setting, Work, run_in_order
 from fedpact.engine.worker_pool import Pool, Start, safe_start
 from fedpact.engine.worker_round import Range, Round
 
@@ -76,6 +76,7 @@ class Workers:
 
         Raises:
             ConfigError: workers cannot be started, or cannot be sent what they need.
+            Disputed: the clients would have to mask their updates again.
             FedpactError: as of any engine; where several clients make such a mistake, it is that of any of them.
         """
         if not ids:
@@ -87,7 +88,7 @@ class Workers:
             raise
         if not held.agreed or not _added(held.gathered, intake):
             # Then the order of the clients decides whose answer is refused: all are run again, in theirs.
-            InProcess(self.timeout_s).ask(work, ids, intake)
+            run_in_order(InProcess(self.timeout_s).ask, work, ids, intake)
             return
         if work.task.verb != "evaluate":
             self._manner = held.manner or self._manner

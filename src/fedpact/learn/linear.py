@@ -259,7 +259,8 @@ class RegressionSession:
         # What overflows on the way has no finite norm, and counts as 0.
         with np.errstate(all="ignore"):
             scores = self._model._scores(self._weights, x) if multiclass else x @ self.weights[0]
-            errors = (LINKS[kind](scores) - y).reshape(len(x), -1)
+            errors = LINKS[kind](scores) - y
+            errors = errors if multiclass else errors[:, None]
             # The column of ones, which three classes or more do not have.
             squares = np.square(x).sum(axis=1) + multiclass
             norms = np.sqrt(np.square(errors).sum(axis=1) * squares)

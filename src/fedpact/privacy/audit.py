@@ -188,19 +188,28 @@ def two_world_epsilon(
     first, second = within[: within.size // 2], within[within.size // 2 :]
     first_out, second_out = without[: without.size // 2], without[without.size // 2 :]
 
-    def bound(a: NDArray[np.float64], b: NDArray[np.float64], threshold: float) -> float:
-        right = clopper_pearson(int(np.count_nonzero(a >= threshold)), a.size, share)[0]
-        false = clopper_pearson(int(np.count_nonzero(b >= threshold)), b.size, share)[1]
-        return math.log((right - delta) / false) if right > delta else 0.0
+    def promise(above: NDArray[np.float64], below: NDArray[np.float64], threshold: float) -> float:
+        right, false = np.count_nonzero(above >= threshold), np.count_nonzero(below >= threshold)
+        certain = (right - 2 * math.sqrt(right)) / above.size - delta
+        return (
+            math.log(certain * below.size / (false + 2 * math.sqrt(false) + 3)) if certain > 0 else -math.inf
+        )
 
     # That the canary is missed is as telling as that it is found: with the signs turned, the one is the other.
-    thresholds = np.quantile(np.concatenate([first, first_out]), np.linspace(0.01, 0.99, 33))
-    options = [(bound(first, first_out, t), 1.0, t) for t in thresholds.tolist()]
-    options += [(bound(-first_out, -first, -t), -1.0, t) for t in thresholds.tolist()]
-    _, sign, threshold = max(options)
-    if sign > 0:
-        return max(0.0, bound(second, second_out, threshold))
-    return max(0.0, bound(-second_out, -second, -threshold))
+    thresholds = np.quantile(np.concatenate([first, first_out]), np.linspace(0, 1, 257)).tolist()
+    found = max((promise(first, first_out, t), t) for t in thresholds)
+    missed = max((promise(-first_out, -first, -t), t) for t in thresholds)
+    if found >= missed:
+        return _two_world_bound(second, second_out, found[1], delta, share)
+    return _two_world_bound(-second_out, -second, -missed[1], delta, share)
+
+
+def _two_world_bound(
+    above: NDArray[np.float64], below: NDArray[np.float64], threshold: float, delta: float, confidence: float
+) -> float:
+    right, _ = clopper_pearson(int(np.count_nonzero(above >= threshold)), above.size, confidence)
+    _, false = clopper_pearson(int(np.count_nonzero(below >= threshold)), below.size, confidence)
+    return max(0.0, math.log((right - delta) / false)) if right > delta else 0.0
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
@@ -287,7 +296,9 @@ def _divergence(p: NormalDist, q: NormalDist, epsilon: float) -> float:
     inner = b * b - 4 * a * c
     if inner <= 0:
         return mass(-math.inf, math.inf) if a > 0 else 0.0
-    low, high = sorted(((-b - math.sqrt(inner)) / (2 * a), (-b + math.sqrt(inner)) / (2 * a)))
+    # With nearly equal variances one root is far away, and the difference that gives the other would be lost.
+    larger = -(b + math.copysign(math.sqrt(inner), b)) / 2
+    low, high = sorted((larger / a, c / larger))
     return mass(low, high) if a < 0 else mass(-math.inf, low) + mass(high, math.inf)
 
 

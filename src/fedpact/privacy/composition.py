@@ -14,6 +14,7 @@ from fedpact.core.errors import ConfigError, suggest
 from fedpact.privacy import renyi
 from fedpact.privacy.amplification import divergence, dp_accounting_quiet, only_whole_orders
 from fedpact.privacy.events import (
+    DiscreteGaussian,
     Everyone,
     FixedSize,
     Gaussian,
@@ -57,7 +58,7 @@ class Composition:
                 self.mu_squared += release.count * (self._factor * sensitivity / noise) ** 2
                 self._runs |= not isinstance(release.mechanism, Gaussian)
             else:
-                self._rest[release.mechanism, sampling] += release.count
+                self._rest[_alike(release.mechanism), sampling] += release.count
 
     def choose(self, accountant: str, delta: float) -> Accountant | Literal["none"]:
         if accountant not in ACCOUNTANTS:
@@ -197,6 +198,13 @@ class Composition:
             kind = type(cast(Gaussian, mechanism))
             halved._rest[kind(cast(Gaussian, mechanism).noise_multiplier / self._factor), sampling] += count
         return renyi.epsilon(*halved._bounds(_FEW_ORDERS), 1e-6)[0]
+
+
+def _alike(mechanism: Mechanism) -> Mechanism:
+    """Return what costs the same: of one discrete Gaussian draw the bound that a clip norm gives it does not matter."""
+    if isinstance(mechanism, DiscreteGaussian) and mechanism.shares == 1:
+        return DiscreteGaussian(mechanism.noise_multiplier, 1.0, 1)
+    return mechanism
 
 
 def _largest_loss(noise: float, rate: float) -> float:

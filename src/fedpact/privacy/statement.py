@@ -1,12 +1,19 @@
 """The privacy statement: what a run kept secret from whom, in words and in numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedpact.privacy.accounting import Guarantee
-from fedpact.privacy.events import Everyone, FixedSize, Poisson, Release
+from fedpact.privacy.events import (
+    Everyone,
+    FixedSize,
+    MatrixFactorized,
+    Poisson,
+    Release,
+    TreeAggregation,
+)
 
 _RELATIONS = {
     "add_or_remove": "a data set with one {unit} more or less",
@@ -38,7 +45,7 @@ class Protection:
         return [
             f"({_number(found.epsilon)}, {found.delta:.3g})-differential privacy for each {self.unit}, against "
             f"{self.against}. It compares a run with one on {relation} (accountant: {found.accountant}).",
-            f"Released {sum(release.count for release in self.releases)} times; {sampled}.",
+            f"Released {_times(self.releases)}; {sampled}.",
             *found.notes,
         ]
 
@@ -140,6 +147,13 @@ class Statement:
             tuple(data["in_clear"]),
             data.get("trusted"),
         )
+
+
+def _times(releases: Sequence[Release]) -> str:
+    count = sum(release.count for release in releases)
+    runs = all(isinstance(release.mechanism, TreeAggregation | MatrixFactorized) for release in releases)
+    often = "once" if count == 1 else f"{count} times"
+    return f"{often}, with noise for a run as a whole" if runs else often
 
 
 def _number(epsilon: float) -> str:

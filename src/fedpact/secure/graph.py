@@ -2,8 +2,9 @@
 
 Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead", CCS 2020, section 3: a Harary graph
 (the clients in a circle, each beside its k/2 nearest on either side) on a random permutation. The permutation is drawn
-from a hash of all public keys of the round, so no server can seat a client among its own; one that also controls
-clients can try as many of their keys as it has time for, which multiplies the probabilities below by that number.
+from a hash of all public keys of the round, so no server can seat a client among its own. One that leaves clients out,
+or tries other keys of those that it controls, can draw as many permutations as it has time for, which multiplies the
+probabilities below by that number.
 """
 
 import math
@@ -81,9 +82,11 @@ def choose(clients: int, corrupt: float, drop: float, *, malicious: bool = True)
     no client has t or more corrupt neighbours (with probability 1 − 2^-40),
     every client has t or more neighbours that stay (1 − 2^-30), and
     the clients that are honest and stay are connected (n·(corrupt + drop)^(k/2) ≤ 2^-40).
-    Against a server that tells clients different things, c corrupt neighbours may each give both kinds of share and the
-    k + 1 − c others one: no client may have c ≥ 2t − (k + 1). Where no k < n − 1 does it, the result is the
-    complete graph, n − 1 and ⌊2n/3⌋ + 1.
+    A server that says itself who has dropped out can pick k/2 in a row, on two sides of a part of the circle, and one
+    that tells clients different things can draw a line there: who sits at its end is left with itself, the k/2 on one
+    side and its c corrupt neighbours. With t above that, the part is not opened without the rest, all honest clients
+    sign the same survivors, and no one's two secrets are; so no client may have c ≥ t − k/2 − 1. Where no k < n − 1
+    does it, the result is the complete graph, n − 1 and ⌊2n/3⌋ + 1.
 
     Args:
         clients: n.
@@ -107,9 +110,9 @@ def choose(clients: int, corrupt: float, drop: float, *, malicious: bool = True)
             continue
         # An exponent of 2 for every count: at least x corrupt ones, at least x that drop out.
         met_bad, met_gone = _tail(clients - 1, bad, k), _tail(clients - 1, gone, k)
-        for t in range(k // 2 + 1 if malicious else max(1, k // 4), k + 1):
-            too_many = 2 * t - (k + 1) if malicious else t
-            if log_clients + met_bad[max(too_many, 0)] > _SECURITY:
+        for t in range(k // 2 + 2 if malicious else max(1, k // 4), k + 1):
+            too_many = t - k // 2 - 1 if malicious else t
+            if log_clients + met_bad[too_many] > _SECURITY:
                 continue
             if log_clients + met_gone[k - t + 1] <= _LOSS:
                 return k, t

@@ -18,8 +18,8 @@ class Parameters:
     Args:
         clients: how many are invited, n.
         threshold: how many shares open a secret, t. On the complete graph more than 2n/3, so that no server, with up
-            to a third of the clients on its side, gets both kinds of share of anyone; on a sparse one more than half of
-            the k + 1 holders, and see `choose`.
+            to a third of the clients on its side, gets both kinds of share of anyone; on a sparse one at least
+            k/2 + 2, so that it cannot open the sum of a part of the cohort, and see `choose`.
         neighbours: how many others each masks with, k: even; None for all.
         minimum_cohort: the fewest clients whose sum is opened.
         bits: numbers are added mod 2^bits: 16, 20, 24 or 32.
@@ -54,11 +54,11 @@ class Parameters:
                 f"{self.neighbours} neighbours are not possible among {self.clients} clients: their number is even and "
                 f"below {self.clients - 1}; leave it out for all."
             )
-        if not self.neighbours + 1 < 2 * self.threshold <= 2 * (self.neighbours + 1):
+        if not self.neighbours // 2 + 2 <= self.threshold <= self.neighbours + 1:
             raise SecureError(
                 f"a threshold of {self.threshold} among {self.neighbours} neighbours and oneself is not in "
-                f"[{self.neighbours // 2 + 1}, {self.neighbours + 1}]: below, a server could get both kinds of shares "
-                "of a client by telling others different things."
+                f"[{self.neighbours // 2 + 2}, {self.neighbours + 1}]: below, a server could open the sum of a part of "
+                "the cohort by saying that those around it have dropped out."
             )
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,19 +23,16 @@ from fedpact.data.preprocess.columns import (
     as_numbers,
     column,
 )
-from fedpact.data.preprocess.encode import FittedOneHot
-from fedpact.data.preprocess.impute import FittedImpute
-from fedpact.data.preprocess.scale import FittedStandardize
 from fedpact.data.preprocess.steps import FittedStep
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The names that steps go by in a model's file.
-_FITTED: dict[str, Any] = {
-    "Impute": FittedImpute,
-    "Standardize": FittedStandardize,
-    "OneHot": FittedOneHot,
+# The names that fitted steps go by in a model's file, and where each is.
+_FITTED = {
+    "Impute": "impute:FittedImpute",
+    "OneHot": "encode:FittedOneHot",
+    "Standardize": "scale:FittedStandardize",
 }
 _NOT_NUMERIC: dict[ColumnKind, str] = {"category": "encode with OneHot, or leave out", "other": "leave out"}
 
@@ -123,11 +121,8 @@ class Pipeline:
 
     def to_json(self) -> dict[str, Any]:
         """Return the pipeline as plain data."""
-        names = {cls: name for name, cls in _FITTED.items()}
-        return {
-            "columns": self.columns.to_json(),
-            "steps": [{"name": names[type(step)], **step.to_json()} for step in self.steps],
-        }
+        steps = [{"name": type(step).__name__.removeprefix("Fitted"), **step.to_json()} for step in self.steps]
+        return {"columns": self.columns.to_json(), "steps": steps}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Pipeline:
@@ -143,7 +138,7 @@ class Pipeline:
                         f'this version of Fedpact knows no preprocessing step "{step["name"]}"; it knows '
                         f"{', '.join(_FITTED)}."
                     )
-            steps = tuple(_FITTED[step["name"]].from_json(step) for step in data["steps"])
+            steps = tuple(_kind_of(step["name"]).from_json(step) for step in data["steps"])
             return cls(Columns.from_json(data["columns"]), steps)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the model's preprocessing cannot be read: {error!r}.") from error
@@ -161,3 +156,9 @@ class Pipeline:
             else:
                 aligned[name] = column(frame, name)
         return pd.DataFrame(aligned, index=frame.index, copy=False)
+
+
+def _kind_of(name: str) -> Any:
+    """Return the class of the fitted step of this name."""
+    module, _, kind = _FITTED[name].partition(":")
+    return getattr(import_module(f"fedpact.data.preprocess.{module}"), kind)

@@ -1,0 +1,124 @@
+"""Whole runs behind each compressor: they learn, they send less, and every engine comes to the same bits."""
+
+import numpy as np
+import pytest
+
+import fedpact as fp
+from fedpact.channel import TRANSFORMS
+from fedpact.channel.channel import Channel
+from fedpact.core.accumulator import Accumulator
+from fedpact.core.errors import ChannelError
+from fedpact.core.messages import Task, Update
+from fedpact.core.seeds import Seed
+from fedpact.core.vector import Entry, Layout
+from tests.channel.rounds import random_vector
+
+PACK = [
+    fp.TopK(0.2),
+    fp.TopK(k=5, momentum=0.5),
+    fp.SignSGD(0.05),
+    fp.EFSignSGD(),
+    fp.TernGrad(),
+    fp.QSGD(7),
+    fp.QSGD(3, coding="elias"),
+    fp.Drive(),
+    fp.Drive(unbiased=False),
+    fp.Eden(3),
+    fp.Lossless(),
+    fp.Cast(),
+]
+STAGES = [*PACK, fp.SendQuantized(), fp.Prune(0.5, start=1, end=2)]
+UNIFORM = fp.FedAvg(lr=0.1, weighting="uniform")
+
+
+@pytest.fixture(scope="module")
+def workers():
+    engine = fp.Workers(2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def clients():
+    return fp.datasets.breast_cancer()
+
+
+def trained(clients, channel, engine="in_process", algorithm=None, rounds=3):
+    return fp.train(
+        fp.models.Logistic(),
+        clients,
+        preprocess=fp.Standardize(),
+        algorithm=algorithm or fp.FedAvg(lr=0.1),
+        channel=channel,
+        rounds=rounds,
+        evaluate_every=rounds,
+        engine=engine,
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(clients):
+    return trained(clients, ())
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=str)
+def test_runs_learn_with_fewer_bytes_and_the_same_bits_in_processes(stage, clients, workers, plain):
+    here, there = trained(clients, stage), trained(clients, stage, workers)
+    assert here.weights == there.weights
+    assert here.evaluation.metrics["accuracy"] > 0.93
+    assert here.failures.empty
+    sizes = here.history[["download_bytes", "upload_bytes"]]
+    assert sizes.equals(there.history[["download_bytes", "upload_bytes"]])
+    # Of 31 float64 their frame takes more than it saves.
+    if not isinstance(stage, fp.Lossless):
+        assert sizes.to_numpy().sum() < plain.history[["download_bytes", "upload_bytes"]].to_numpy().sum()
+
+
+def test_lossless_runs_and_runs_without_a_channel_end_with_the_same_bits(clients, plain):
+    assert trained(clients, fp.Lossless()).weights == plain.weights
+
+
+def test_stages_survive_being_written_down():
+    assert {TRANSFORMS.build(TRANSFORMS.describe(stage)) == stage for stage in STAGES} == {True}
+
+
+@pytest.mark.parametrize("stage", PACK, ids=str)
+def test_what_has_to_be_undone_for_each_client_is_refused_under_masks_and_noise(stage):
+    name = type(stage).__name__
+    for behind in (fp.SecureSum(), fp.GaussianNoise(1.0)):
+        with pytest.raises(ChannelError, match=f"cannot stand behind {name} in a channel"):
+            Channel([fp.Clip(1.0), stage, behind], UNIFORM)
+    with pytest.raises(ChannelError, match=f"Clip cannot stand behind {name}"):
+        Channel([stage, fp.Clip(1.0)], UNIFORM)
+    Channel([fp.Clip(1.0), stage], UNIFORM)
+
+
+def test_the_masked_sum_of_pruned_models_is_the_clear_one(clients):
+    stages = [fp.Clip(1.0), fp.Prune(0.5, start=1, end=2)]
+    clear = trained(clients, stages, algorithm=UNIFORM)
+    masked = trained(clients, [*stages, fp.SecureSum()], algorithm=UNIFORM)
+    assert (masked.weights["coef"] == 0).sum() == 15
+    assert masked.weights["coef"] == pytest.approx(clear.weights["coef"], abs=1e-4)
+
+
+def test_download_rounding_stands_beside_masks(clients):
+    stages = [fp.SendQuantized(), fp.Clip(1.0), fp.SecureSum()]
+    assert trained(clients, stages, algorithm=UNIFORM).evaluation.metrics["accuracy"] > 0.93
+
+
+def test_power_iterations_take_turns_through_a_whole_channel():
+    model = random_vector(Layout([Entry("w", (8, 10)), Entry("b", (8,))]), np.random.default_rng(0))
+    channel = Channel([fp.PowerSGD(1)], fp.FedAvg(), model.layout)
+    change, states, sizes = model.copy(), None, []
+    change["w"][:] = np.outer(np.arange(8), np.arange(10))
+    for version in range(3):
+        task = Task("train", version, {"model": model}, "delta")
+        opened = channel.begin(task, ["lyon"], Seed.of(0), states)
+        sums = Accumulator(task, 65536.0, 1, 1, expected=opened.expected)
+        sent, _ = channel.encode(Update("lyon", version, "delta", averaged={"model": change}), opened, {}, {})
+        sizes.append(sent.nbytes)
+        sums.add(channel.receive(sent, opened))
+        aggregate, states = channel.aggregate(sums, opened)
+    np.testing.assert_allclose(aggregate.means["model"]["w"], change["w"], atol=1e-4)
+    # A column of 8 and one of 10, by turns, beside 8 that are sent whole.
+    assert sizes == [16 * 4, 18 * 4, 16 * 4]
