@@ -18,7 +18,7 @@ import fedpact as fp
 from benchmarks.fashion import accuracy, dealt
 from benchmarks.svg import save
 from fedpact.privacy.accounting import account
-from fedpact.privacy.events import DiscreteGaussian, Everyone, Poisson, Release, Skellam
+from fedpact.privacy.events import Everyone, Gaussian, Poisson, Release, Skellam
 from fedpact.privacy.solve import noise_for
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def noise_of(who: Who, epsilon: float) -> float:
 
     def releases(noise: float) -> list[Release]:
         if who == "central":
-            mechanism = DiscreteGaussian(noise, STEPS, PARAMETERS)
-            return [Release(mechanism, Poisson(COHORT / CLIENTS), ROUNDS)]
+            return [Release(Gaussian(noise), Poisson(COHORT / CLIENTS), ROUNDS)]
         return [Release(Skellam(noise, PARAMETERS**0.5 * STEPS, STEPS), Everyone(), ROUNDS)]
 
     return noise_for(releases, epsilon, DELTA)

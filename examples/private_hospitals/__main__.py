@@ -4,6 +4,7 @@ First each hospital is protected as a whole, which among four costs more accurac
 the end stands what either costs.
 """
 
+import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,6 @@ from fedpact.privacy.solve import noise_for, solve
 EPSILONS = (1.0, 2.0, 4.0, 8.0)
 DELTA = 1e-5
 HOSPITAL_ROUNDS, PATIENT_ROUNDS = 3, 5
-REPEATS = 20
 
 # What a physician calls usual, and by how much people differ: out of no patient's record.
 USUAL = {"age": (50, 10), "trestbps": (130, 20), "chol": (200, 100), "thalach": (140, 25), "oldpeak": (1, 1)}
@@ -105,6 +105,9 @@ def accuracy(result: fp.Result) -> float:
 
 def main() -> None:
     """Train both ways, print the statements, and what each ε costs."""
+    parser = argparse.ArgumentParser(prog="python examples/private_hospitals", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=20, help="runs at each ε, of which the mean is printed")
+    repeats = parser.parse_args().repeats
     clients = hospitals()
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.jsonl", Budget(8.0, DELTA, population="four hospitals"))
@@ -121,14 +124,14 @@ def main() -> None:
     result = protect_patients(clients, patient_noise(clients, 2.0))
     print("Patients protected\n", result.privacy, "", sep="\n")
 
-    print(f"Accuracy at each epsilon (delta {DELTA:g}): mean ± standard deviation of {REPEATS} runs\n")
+    print(f"Accuracy at each epsilon (delta {DELTA:g}): mean ± standard deviation of {repeats} runs\n")
     print(f"{'epsilon':>8}{'hospitals protected':>24}{'patients protected':>24}")
     for epsilon in (*EPSILONS, None):
         ways = (
             partial(protect_hospitals, clients, hospital_noise(epsilon) if epsilon else None),
             partial(protect_patients, clients, patient_noise(clients, epsilon) if epsilon else None),
         )
-        runs = [np.array([accuracy(train()) for _ in range(REPEATS)]) for train in ways]
+        runs = [np.array([accuracy(train()) for _ in range(repeats)]) for train in ways]
         cells = "".join(f"{f'{each.mean():.3f} ± {each.std():.3f}':>24}" for each in runs)
         print(f"{f'{epsilon:g}' if epsilon else 'none':>8}{cells}", flush=True)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fedpact.algorithms.optimizers import EMAMomentum as EMAMomentum
     from fedpact.algorithms.optimizers import RMSprop as RMSprop
     from fedpact.algorithms.optimizers import Yogi as Yogi
+    from fedpact.algorithms.record_dp import RecordDP as RecordDP
     from fedpact.algorithms.scaffold import SCAFFOLD as SCAFFOLD
     from fedpact.algorithms.schedules import Constant as Constant
     from fedpact.algorithms.schedules import CosineDecay as CosineDecay
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from fedpact.channel.adaptive_clip import AdaptiveClip as AdaptiveClip
     from fedpact.channel.cast import Cast as Cast
     from fedpact.channel.clip import Clip as Clip
+    from fedpact.channel.correlated_noise import CorrelatedNoise as CorrelatedNoise
     from fedpact.channel.count_sketch import CountSketch as CountSketch
     from fedpact.channel.drive import Drive as Drive
     from fedpact.channel.eden import Eden as Eden
@@ -53,12 +55,16 @@ if TYPE_CHECKING:
     from fedpact.channel.layer_clip import LayerClip as LayerClip
     from fedpact.channel.lossless import Lossless as Lossless
     from fedpact.channel.noise import GaussianNoise as GaussianNoise
+    from fedpact.channel.noise import LaplaceNoise as LaplaceNoise
+    from fedpact.channel.noise import SkellamNoise as SkellamNoise
     from fedpact.channel.partial import Partial as Partial
     from fedpact.channel.power_sgd import PowerSGD as PowerSGD
     from fedpact.channel.projection import Projection as Projection
     from fedpact.channel.prune import Prune as Prune
     from fedpact.channel.qsgd import QSGD as QSGD
+    from fedpact.channel.quantize import Quantize as Quantize
     from fedpact.channel.random_k import RandomK as RandomK
+    from fedpact.channel.secure_sum import SecureSum as SecureSum
     from fedpact.channel.send_quantized import SendQuantized as SendQuantized
     from fedpact.channel.sign_sgd import SignSGD as SignSGD
     from fedpact.channel.split_trust import SplitTrust as SplitTrust

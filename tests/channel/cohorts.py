@@ -120,6 +120,8 @@ def walk(
     return walked
 
 
-def through(stages: Sequence[Any], updates: Sequence[Update], algorithm: Any = UNIFORM, **settings: Any) -> Walked:
+def through(
+    stages: Sequence[Any], updates: Sequence[Update], algorithm: Any = UNIFORM, **settings: Any
+) -> Walked:
     """Return a round of a channel of these stages."""
     return walk(Channel(stages, algorithm), updates, **settings)

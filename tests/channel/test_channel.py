@@ -1,7 +1,6 @@
 """The channel: its grid, the integers on it, what stages keep, and what is known to whom."""
 
 import math
-import pickle
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -24,6 +23,7 @@ from fedpact.channel.transform import Kind, Transform
 from fedpact.core.errors import ChannelError, UpdateError
 from fedpact.core.messages import Task, Update
 from fedpact.core.vector import Vector
+from fedpact.engine.shared import received
 from tests.channel.cohorts import EXAMPLES, UNIFORM, layout_of, through, update, vector, walk
 from tests.engine.runs import last_state, outcome, same_bits, two_classes
 from tests.federation import SEED
@@ -39,7 +39,9 @@ def opened(stages: Any, clients: int = 5, size: int = 40, algorithm: Any = UNIFO
     return Channel(stages, algorithm).begin(task, [f"{i}" for i in range(clients)], SEED)
 
 
-@pytest.mark.parametrize("stages", [(), [Clip(1.0)], [Clip(1.0), RandomK(0.5)], [Cast("bf16")], [AdaptiveClip()]])
+@pytest.mark.parametrize(
+    "stages", [(), [Clip(1.0)], [Clip(1.0), RandomK(0.5)], [Cast("bf16")], [AdaptiveClip()]]
+)
 def test_a_sum_chooses_its_own_steps_where_no_stage_needs_integers(stages: Any) -> None:
     assert opened(stages).grid is None
 
@@ -75,7 +77,9 @@ def test_a_masked_sum_has_room_for_its_noise(bits: int, clients: int, multiplier
 
 
 def test_what_does_not_fit_into_the_ring_is_said_before_any_client_trains() -> None:
-    with pytest.raises(ChannelError, match="the sum of 5 clients .* 16 bits of SecureSum: set its bits higher"):
+    with pytest.raises(
+        ChannelError, match=r"the sum of 5 clients .* 16 bits of SecureSum: set its bits higher"
+    ):
         opened([Clip(1.0), Quantize(15), SecureSum(16)])
 
 
@@ -105,7 +109,9 @@ def test_integers_of_clients_are_worked_out_by_hand() -> None:
         integers = walked.sent[id].integers
         assert integers is not None
         assert integers.step == pytest.approx(0.02, rel=1e-12)
-        np.testing.assert_array_equal(integers.arrays["model"], 2 * np.floor(VALUES[id] / 0.04).astype(int) + 1)
+        np.testing.assert_array_equal(
+            integers.arrays["model"], 2 * np.floor(VALUES[id] / 0.04).astype(int) + 1
+        )
         assert walked.sent[id].averaged == {}
 
 
@@ -213,7 +219,8 @@ def test_a_low_rank_run_that_is_resumed_ends_with_the_bits_of_an_uninterrupted_o
     def run(folder: str, **changed: Any) -> fp.Result:
         random = np.random.default_rng(0)
         clients = [
-            fp.ClientData(id, fp.Rows(random.normal(size=(30, 8)), np.arange(30) % 5)) for id in ("a", "b", "c")
+            fp.ClientData(id, fp.Rows(random.normal(size=(30, 8)), np.arange(30) % 5))
+            for id in ("a", "b", "c")
         ]
         return fp.train(
             fp.models.Softmax(),
@@ -237,7 +244,7 @@ def test_a_low_rank_run_that_is_resumed_ends_with_the_bits_of_an_uninterrupted_o
 
 def test_what_the_server_opens_a_sum_with_never_leaves_its_process() -> None:
     round = opened([AdaptiveClip(), SecureSum(max_weight=5)])
-    travelled = pickle.loads(pickle.dumps(round))
+    travelled = received(round)
     assert round.held is not None
     assert travelled.held is None
     assert travelled.states == ()
@@ -249,7 +256,7 @@ def test_a_round_travels_while_some_of_its_clients_have_answered() -> None:
     channel = Channel([Clip(1.0), SecureSum()], UNIFORM)
     round = opened([Clip(1.0), SecureSum()])
     channel.encode(UPDATES[0], round, {}, {})
-    assert set(pickle.loads(pickle.dumps(round)).secrets) == set(IDS[1:])
+    assert set(received(round).secrets) == set(IDS[1:])
 
 
 def test_every_stage_draws_from_a_stream_of_its_own_anew_in_every_round() -> None:
@@ -270,10 +277,15 @@ def test_what_the_server_sees_is_said() -> None:
     said = {
         "each client's update as it is": [],
         "each client's update as it is, behind Clip, Quantize": [Clip(1.0), Quantize(8)],
-        "the sum of a cohort's updates, weights and metrics, and of no client its own": [Clip(1.0), SecureSum()],
+        "the sum of a cohort's updates, weights and metrics, and of no client its own": [
+            Clip(1.0),
+            SecureSum(),
+        ],
         "each client's update with the client's own noise on it, behind Clip": [
             Clip(1.0),
             GaussianNoise(1.0, where="local"),
         ],
     }
-    assert {clause: Channel(stages, UNIFORM).seen() for clause, stages in said.items()} == {c: c for c in said}
+    assert {clause: Channel(stages, UNIFORM).seen() for clause, stages in said.items()} == {
+        c: c for c in said
+    }

@@ -43,7 +43,7 @@ def clients():
     return fp.datasets.breast_cancer()
 
 
-def trained(clients, channel, engine="in_process", algorithm=None, rounds=3):
+def trained(clients, channel, engine="in_process", algorithm=None, rounds=3, **more):
     return fp.train(
         fp.models.Logistic(),
         clients,
@@ -53,6 +53,7 @@ def trained(clients, channel, engine="in_process", algorithm=None, rounds=3):
         rounds=rounds,
         evaluate_every=rounds,
         engine=engine,
+        **more,
     )
 
 
@@ -76,6 +77,18 @@ def test_runs_learn_with_fewer_bytes_and_the_same_bits_in_processes(stage, clien
 
 def test_lossless_runs_and_runs_without_a_channel_end_with_the_same_bits(clients, plain):
     assert trained(clients, fp.Lossless()).weights == plain.weights
+
+
+@pytest.mark.parametrize("stage", [fp.TopK(0.2, momentum=0.5), fp.EFSignSGD(), fp.Prune(0.5, end=3)], ids=str)
+def test_runs_that_are_stopped_and_resumed_end_with_the_same_bits(stage, clients, tmp_path):
+    def stop(record):
+        if record["round"] == 2:
+            raise KeyboardInterrupt
+
+    whole = trained(clients, stage, rounds=4)
+    with pytest.raises(KeyboardInterrupt):
+        trained(clients, stage, rounds=4, folder=tmp_path, on_round=stop)
+    assert trained(clients, stage, rounds=4, folder=tmp_path, resume=True).weights == whole.weights
 
 
 def test_stages_survive_being_written_down():

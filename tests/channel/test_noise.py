@@ -10,6 +10,7 @@ import pytest
 
 import fedpact as fp
 from fedpact.algorithms import ALGORITHMS
+from fedpact.algorithms.cyclic import Cyclic
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.newton import Newton
 from fedpact.channel.channel import Channel
@@ -166,9 +167,7 @@ class ByThoseWhoAnswered(Channel):
     def aggregate(self, sums: Any, round: Any) -> Any:
         aggregate, states = super().aggregate(sums, round)
         factor = round.contexts[-1].cohort / sums.count
-        means = {
-            name: Vector(mean.layout, mean.buffer.copy()) for name, mean in aggregate.means.items()
-        }
+        means = {name: Vector(mean.layout, mean.buffer.copy()) for name, mean in aggregate.means.items()}
         for mean in means.values():
             for flat in mean.flats:
                 flat *= factor
@@ -249,19 +248,29 @@ def test_training_metrics_are_not_released_under_noise() -> None:
 @pytest.mark.parametrize(
     ("stages", "algorithm", "sentence"),
     [
-        ([GaussianNoise(1.0)], UNIFORM, r"needs a bound .* put a Clip before it, as in \[Clip\(1\.0\), Gauss"),
+        (
+            [GaussianNoise(1.0)],
+            UNIFORM,
+            r"needs a bound .* put a Clip before it, as in \[Clip\(1\.0\), Gauss",
+        ),
         ([GaussianNoise(1.0), Clip(1.0)], UNIFORM, "needs a bound|put Clip before GaussianNoise"),
         ([Clip(1.0), GaussianNoise(1.0)], FedAvg(), 'equal weight.* set weighting="uniform" in FedAvg'),
         ([Clip(1.0), GaussianNoise(1.0)], Newton(), "Newton send sums of statistics"),
         ([Clip(1.0), SkellamNoise(1.0)], UNIFORM, r'put SecureSum\(\) behind it, or set where="local"'),
         ([Clip(1.0), GaussianNoise(1.0), GaussianNoise(2.0)], UNIFORM, "two noises"),
         ([Clip(1.0), LaplaceNoise(1.0)], UNIFORM, r"put Clip\(\.\.\., p=1\) before it, or use GaussianNoise"),
-        ([Clip(1.0, p=1), Clip(0.1), LaplaceNoise(1.0)], UNIFORM, r"leave Clip\(\.\.\., p=1\) alone before it"),
+        (
+            [Clip(1.0, p=1), Clip(0.1), LaplaceNoise(1.0)],
+            UNIFORM,
+            r"leave Clip\(\.\.\., p=1\) alone before it",
+        ),
         ([Clip(1.0, p=1), Quantize(8), LaplaceNoise(1.0)], UNIFORM, "Quantize keeps no bound of the L1 norm"),
         ([Clip(1.0, p=1), RandomK(0.5), LaplaceNoise(1.0)], UNIFORM, "RandomK keeps no bound of the L1 norm"),
     ],
 )
-def test_a_channel_that_cannot_keep_its_promise_is_refused(stages: Any, algorithm: Any, sentence: str) -> None:
+def test_a_channel_that_cannot_keep_its_promise_is_refused(
+    stages: Any, algorithm: Any, sentence: str
+) -> None:
     with pytest.raises(ChannelError, match=sentence):
         Channel(stages, algorithm)
 
@@ -334,7 +343,9 @@ def test_noise_goes_with_every_algorithm_that_averages_alike(name: str) -> None:
 @pytest.mark.parametrize("kind", [GaussianNoise, SkellamNoise, LaplaceNoise])
 @pytest.mark.parametrize("multiplier", [0.0, -1.0, math.nan, math.inf])
 def test_a_multiplier_that_is_no_positive_number_is_refused(kind: type[Noise], multiplier: float) -> None:
-    with pytest.raises(ConfigError, match=rf"{kind.__name__}: multiplier is .*; it must be a positive number"):
+    with pytest.raises(
+        ConfigError, match=rf"{kind.__name__}: multiplier is .*; it must be a positive number"
+    ):
         kind(multiplier)  # type: ignore[call-arg]
 
 
@@ -350,6 +361,17 @@ def test_a_multiplier_that_is_no_positive_number_is_refused(kind: type[Noise], m
 def test_settings_out_of_their_range_are_refused(kind: Any, settings: Any, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         kind(1.0, **settings)
+
+
+def test_a_mean_under_noise_is_over_those_whom_the_algorithm_asks() -> None:
+    # One client a round, in its turn: what it changed is the mean, and not a fourth of it.
+    model, algorithm = Quadratics([0.0]), Cyclic(lr=1.0, local_steps=1, weighting="uniform")
+    channel = Channel([Clip(5.0), GaussianNoise(1e-6)], algorithm)
+    population = InMemory([quadratic(id, 1.0, [2.0]) for id in IDS])
+    setting = Setting(algorithm, model, population, channel, Rules(), SEED)
+    task = algorithm.task(algorithm.init(model, SEED))
+    aggregate = hold_round(InProcess(), setting, task, {}, 0).aggregate
+    assert aggregate.means["model"]["w"][0] == pytest.approx(2.0, abs=1e-4)
 
 
 def test_a_round_of_training_is_noised_by_as_much_as_it_says() -> None:

@@ -117,9 +117,7 @@ def test_what_is_clipped_is_not_refused_where_float32_has_no_such_range():
 @pytest.mark.parametrize("outside", ["refuse", "clip"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_refused_whatever_becomes_of_the_outside(outside, value):
-    walked = through(
-        [Quantize(8, range=1.0, outside=outside)], [update("lyon", [0.0, value])], close=False
-    )
+    walked = through([Quantize(8, range=1.0, outside=outside)], [update("lyon", [0.0, value])], close=False)
     if np.isinf(value) and outside == "clip":
         assert walked.sent["lyon"].notes["quantize.outside"] == 1
     else:

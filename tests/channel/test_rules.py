@@ -19,7 +19,6 @@ from fedpact.channel.transform import Kind, Transform
 from fedpact.core.errors import ChannelError
 
 
-
 @dataclass(frozen=True)
 class Rounded(Transform):
     """A stage that changes only what goes down to the clients."""

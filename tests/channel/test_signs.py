@@ -10,10 +10,13 @@ from hypothesis.extra import numpy as hnp
 
 from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.newton import Newton
+from fedpact.channel.channel import Channel
 from fedpact.channel.ef_sign_sgd import EFSignSGD
 from fedpact.channel.random_k import RandomK
 from fedpact.channel.sign_sgd import SignSGD
 from fedpact.core.errors import ChannelError, ConfigError, UpdateError
+from fedpact.core.messages import Task
+from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout, Vector
 from tests.channel.packing import altered, received, sent_of, serialised
 from tests.channel.rounds import MIXED, begin, flat, mean, random_vector, update, vector
@@ -117,6 +120,15 @@ def test_what_no_client_half_makes_is_refused():
         for each in wrong:
             with pytest.raises(UpdateError, match='client "lyon": "model"'):
                 stage.receive(each, context)
+
+
+def test_a_vote_cannot_be_made_larger_by_not_packing_it():
+    vectors = {"model": vector(np.ones(9), np.float32)}
+    channel = Channel([SignSGD()], FedAvg(), vectors["model"].layout)
+    opened = channel.begin(Task("train", arrays=vectors), ["lyon"], Seed.of(0))
+    loud = update(model=vector(np.full(9, 1e4), np.float32))
+    with pytest.raises(UpdateError, match='client "lyon": "model" came as it is, where SignSGD packs it'):
+        channel.receive(loud, opened)
 
 
 def test_what_cannot_be_held_is_refused_by_name():

@@ -81,12 +81,15 @@ def test_names_are_read_in_any_case():
         ({"name": "SCAFFOLD", "option": True}, '"option" is True'),
         (
             {"name": "FedAvg", "server_optimizer": "Adm"},
-            r'no optimiser or schedule "Adm"\. Did you mean "Adam"',
+            r'no optimiser, schedule or privacy "Adm"\. Did you mean "Adam"',
         ),
         ({"name": "FedAvg", "server_optimizer": 3}, '"server_optimizer" is 3; it must be Optimizer'),
         ({"name": "FedAvg", "server_optimizer": "Constant"}, r"is Constant\(\); it must be Optimizer"),
         ({"name": "FedAvg", "lr_schedule": {"name": "Adam"}}, r"is Adam\(.*\); it must be Schedule"),
-        ({"name": "FedAvg", "server_optimizer": {"lr": 1}}, r'the optimiser or schedule needs a "name"; got'),
+        (
+            {"name": "FedAvg", "server_optimizer": {"lr": 1}},
+            r'the optimiser, schedule or privacy needs a "name"; got',
+        ),
         (
             {"name": "FedAvg", "server_optimizer": {"name": "Adam", "beta": 1}},
             r'Adam has no setting "beta"\. Did you mean "betas"',

@@ -329,11 +329,11 @@ def test_quorum_larger_than_the_population(tmp_path: Path) -> None:
         ),
         (
             {"algorithm": {"name": "FedAvg", "optimizer": {"name": "Addam"}}},
-            'there is no optimiser or schedule "Addam". Did you mean "Adam"?',
+            'there is no optimiser, schedule or privacy "Addam". Did you mean "Adam"?',
         ),
         (
             {"algorithm": {"name": "FedAvg", "optimizer": {"name": "SGD", "momentun": 0.9}}},
-            'optimiser or schedule SGD has no setting "momentun". Did you mean "momentum"?',
+            'optimiser, schedule or privacy SGD has no setting "momentun". Did you mean "momentum"?',
         ),
         ({"model": "Logistc"}, 'there is no model "Logistc". Did you mean "Logistic"?'),
         ({"model": {"name": "Logistic", "L2": 1}}, 'model Logistic has no setting "L2". Did you mean "l2"?'),

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -222,7 +223,7 @@ def test_pairs_are_in_a_poisson_cohort_as_coins_would_have_it():
 def test_two_rounds_of_poisson_cohorts_are_independent():
     # A client is in two rounds in a row in 1/16 of 3,999 pairs of rounds.
     cohorts = [set(poisson(5, round)) for round in range(4000)]
-    again = [len(a & b) for a, b in zip(cohorts, cohorts[1:], strict=False)]
+    again = [len(a & b) for a, b in pairwise(cohorts)]
     assert np.mean(again) == pytest.approx(20 / 16, abs=5 * np.std(again) / math.sqrt(len(again)))
 
 

@@ -22,7 +22,7 @@ from fedpact.secure.messages import (
 from fedpact.secure.parameters import Parameters
 from fedpact.secure.prg import add_masks
 from fedpact.secure.round import Agreed, keys_statement
-from fedpact.secure.server import PHASES
+from fedpact.secure.server import PHASES, SecureServer
 from tests.secure.parties import CONTEXT, Parties, clear_sum, names, uniform, vectors
 
 COUNT = 7
@@ -530,6 +530,26 @@ def test_a_client_that_sends_nonsense_is_left_out_and_the_sum_of_the_others_is_e
         round_.answer(stay)
     round_.server.advance()
     assert np.array_equal(round_.server.result(), clear_sum(round_.inputs, stay, 32))
+
+
+def test_a_vector_of_another_size_that_comes_first_is_left_out_and_the_sum_of_the_others_is_exact():
+    parties = Parties(COUNT)
+    clients, inputs = parties.clients(), vectors(COUNT, 5, 32)
+    server = SecureServer(
+        parties.roster, clients, parties.session, 1, CONTEXT, PARAMETERS, parties.verify, size=5
+    )
+    requests = server.start()
+    for phase in PHASES:
+        for name, request in requests.items():
+            vector = inputs[name] if name != VICTIM else np.zeros(6, np.uint32)
+            answer = clients[name].handle(request, vector if phase == "upload" else None)
+            if phase == "upload" and name == VICTIM:
+                with pytest.raises(SecureError, match="a vector of 6 numbers came"):
+                    server.receive(name, answer)
+            else:
+                server.receive(name, answer)
+        requests = server.advance()
+    assert np.array_equal(server.result(), clear_sum(inputs, names(COUNT)[1:], 32))
 
 
 def test_keys_in_the_name_of_another_client_are_left_out():

@@ -57,6 +57,18 @@ def test_upload_is_the_vector_and_two_hundred_and_some_bytes():
     assert len(share.to_bytes()) < 400_000 + 300
 
 
+def test_server_b_makes_no_masks_of_more_parameters_than_there_may_be():
+    world, inputs = World(), vectors(COUNT, 9, 32)
+    for name, vector in inputs.items():
+        world.a.receive(name, world.share(name, vector))
+    request = world.a.request()
+    b = ServerB(world.roster, world.b._pair, 3, largest=9)
+    with pytest.raises(SecureError, match="makes them of up to 9"):
+        b.handle(world.round, SeedRequest(10, request.seeds))
+    # Nothing was answered, so the round is not over.
+    assert np.array_equal(world.a.result(b.handle(world.round, request)), clear_sum(inputs, names(COUNT), 32))
+
+
 def test_too_few_clients_are_given_up_by_both_servers():
     world = World()
     share = world.share(names(1)[0], np.zeros(3, np.uint32))

@@ -23,7 +23,11 @@ _PRIVATE = ("scratch", "secret")
 def binding(task: Task, contexts: Sequence[RoundContext]) -> bytes:
     """Return the SHA-256 of a task and of what clients are told of the stages of their channel."""
     told = [
-        [(field.name, _part(getattr(context, field.name))) for field in fields(context) if field.name not in _PRIVATE]
+        [
+            (field.name, _part(getattr(context, field.name)))
+            for field in fields(context)
+            if field.name not in _PRIVATE
+        ]
         for context in contexts
     ]
     return digest("round of a channel", _part(task), told)
@@ -35,11 +39,18 @@ def _part(value: Any) -> Part:
     if isinstance(value, Layout):
         return "layout", value.digest
     if isinstance(value, np.ndarray):
-        return "array", value.dtype.str, value.shape, hashlib.sha256(np.ascontiguousarray(value).data).digest()
+        return (
+            "array",
+            value.dtype.str,
+            value.shape,
+            hashlib.sha256(np.ascontiguousarray(value).data).digest(),
+        )
     if isinstance(value, Mapping):
         return "mapping", sorted((str(key), _part(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
         return "list", [_part(item) for item in value]
     if is_dataclass(value):
-        return type(value).__name__, [(field.name, _part(getattr(value, field.name))) for field in fields(value)]
+        return type(value).__name__, [
+            (field.name, _part(getattr(value, field.name))) for field in fields(value)
+        ]
     return type(value).__name__, repr(value)

@@ -77,6 +77,11 @@ class Channel:
         )
 
     @cached_property
+    def _packs(self) -> bool:
+        """Whether clients send vectors in an encoding of their own."""
+        return any(stage.kind == "pack" for stage in self.stages)
+
+    @cached_property
     def _remembering(self) -> dict[int, str]:
         """Of the stages whose client halves keep something the place, and how the names of what they keep begin."""
         return {i: f"channel.{i}." for i, stage in enumerate(self.stages) if stage.remembers}
@@ -265,7 +270,7 @@ class Channel:
         Raises:
             UpdateError: it is not what a client's half of the channel makes.
         """
-        if update.packed or update.integers is not None:
+        if update.packed or update.integers is not None or self._packs:
             for stage, context in zip(reversed(self.stages), reversed(round.contexts), strict=True):
                 update = stage.receive(update, context)
         return update

@@ -313,8 +313,8 @@ class LaplaceNoise(Noise):
     multiplier: float
     where: Literal["central", "local"] = "central"
 
-    # P(Σ ≥ s) ≤ 4·e^{−s/b√n} for n ≥ 2 draws of scale b, whose sum has the standard deviation b√(2n); of one, e^{−s/b}.
-    tail: ClassVar[float] = 37.0
+    # P(Σ ≥ s) ≤ 4·e^{−s/b√n} for n ≥ 2 draws of scale b, whose sum has the standard deviation b√(2n); of one, e^{−s/b}/2.
+    tail: ClassVar[float] = 27.0
 
     def __post_init__(self) -> None:
         check_numbers(self, "multiplier", positive=True)

@@ -12,6 +12,7 @@ from fedpact.channel.linear_map import (
     Floats,
     check_changes,
     check_finite,
+    parameter_count,
     parameters_of,
 )
 from fedpact.channel.transform import Kind, RoundContext, Transform, check_averages, check_may_change
@@ -118,6 +119,11 @@ class Packer(Transform, ABC):
             UpdateError: what arrived is not what a client half makes.
         """
         averaged = dict(update.averaged)
+        for name, layout in context.layouts.items():
+            if name in averaged and parameter_count(layout):
+                raise UpdateError(
+                    f"{_sender(update, name)} came as it is, where {type(self).__name__} packs it."
+                )
         for name, packed in update.packed.items():
             sender = _sender(update, name)
             check_expected(packed, context.layouts.get(name), sender)

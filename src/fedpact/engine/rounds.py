@@ -8,7 +8,7 @@ from typing import Any
 from fedpact.channel.transform import StageState
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import QuorumError
-from fedpact.core.messages import Aggregate, Task
+from fedpact.core.messages import Aggregate, Cohort, Task
 from fedpact.engine.population import Counted, Population
 from fedpact.engine.privacy import release_of
 from fedpact.engine.sampler import choose, count_of
@@ -53,8 +53,18 @@ def asked(setting: Setting, task: Task, round: int) -> list[str]:
     return choose(task.to, present, setting.rules.cohort, round, setting.seed, setting.rules.sampling)
 
 
-def expected(setting: Setting, round: int) -> float:
-    """Return how many clients a cohort has on average: a number that tells nothing of who is in it."""
+def expected(setting: Setting, task: Task, ids: Sequence[str], round: int) -> float:
+    """Return how many clients a round asks on average: a number that tells nothing of who is asked.
+
+    Args:
+        setting: clients and rules.
+        task: the task.
+        ids: the clients asked.
+        round: the round.
+    """
+    if not isinstance(task.to, Cohort):
+        # Nobody is sampled: everyone is asked, or one in turn, or those that are named.
+        return float(len(ids))
     return float(count_of(setting.rules.cohort, len(setting.population.ids(round))))
 
 
@@ -95,7 +105,7 @@ def hold_round(
 
     def begun() -> Work:
         opened = channel.begin(
-            task, list(weights), setting.seed.child("channel", round), states, expected(setting, round)
+            task, list(weights), setting.seed.child("channel", round), states, expected(setting, task, ids, round)
         )
         return Work(setting, channel.send(task, opened), kept, opened, stream, weights, present)
 

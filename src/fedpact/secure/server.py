@@ -46,6 +46,7 @@ class SecureServer:
         context: what the round is bound to besides: see `SecureClient`.
         parameters: those of the round.
         verify: checks a signature: `keys.verify`, or one that remembers its results.
+        size: how many numbers a vector has; None for as many as the first that comes.
 
     Raises:
         SecureError: someone is not on the roster, or the parameters are for another number of clients.
@@ -60,6 +61,7 @@ class SecureServer:
         context: bytes,
         parameters: Parameters,
         verify: Verify = verify,
+        size: int | None = None,
     ) -> None:
         self.phase = PHASES[0]
         self._roster, self._verify = roster, verify
@@ -67,7 +69,7 @@ class SecureServer:
         self._ctx = bind(self._invitation, context, roster)
         self._awaited = frozenset(self._invitation.cohort)
         self._answers: dict[str, Any] = {}
-        self._total: NDArray[np.uint32] | None = None
+        self._total = None if size is None else np.zeros(size, np.uint32)
         self._result: NDArray[np.uint32] | None = None
         self._alive: tuple[int, ...] = ()
 

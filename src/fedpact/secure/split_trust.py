@@ -275,6 +275,7 @@ class ServerB(Secret):
         minimum_cohort: the smallest cohort that it answers for, whatever server A says.
         last_round: the last round that it answered for, which its operator keeps over restarts; −1 for none.
         verify: checks a signature.
+        largest: the most parameters that it makes masks of, whatever server A says.
     """
 
     def __init__(
@@ -284,9 +285,11 @@ class ServerB(Secret):
         minimum_cohort: int = 5,
         last_round: int = -1,
         verify: Verify = verify,
+        largest: int = 1 << 30,
     ) -> None:
         self._roster, self._verify = roster, verify
         self._pair = pair or KeyPair()
+        self._largest = largest
         self.minimum_cohort = minimum_cohort
         self.last_round = last_round
 
@@ -303,9 +306,13 @@ class ServerB(Secret):
             request: of server A.
 
         Raises:
-            SecureError: the round is not later than the last one, the cohort is too small, or a seed is not of a client
-                for this round.
+            SecureError: the round is not later than the last one, the cohort is too small, the vector too large, or a
+                seed is not of a client for this round.
         """
+        if request.count > self._largest:
+            raise SecureError(
+                f"masks of {request.count} parameters were asked for; this server makes them of up to {self._largest}."
+            )
         if round.round <= self.last_round or round.key != self.public:
             raise SecureError(
                 f"masks of round {round.round} were asked for; this server has answered for round {self.last_round}, "
