@@ -6,7 +6,7 @@ PYTHON ?= python3
 ifeq ($(origin FEDPACT_DATA),undefined)
 BESIDE := $(shell cd ../shared/data 2>/dev/null && pwd)
 ifneq ($(BESIDE),)
-demo test bench: export FEDPACT_DATA := $(BESIDE)
+demo private test bench: export FEDPACT_DATA := $(BESIDE)
 endif
 endif
 
@@ -16,13 +16,16 @@ check docs: export NO_MKDOCS_2_WARNING := 1
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs pins clean
+.PHONY: help demo private test check bench docs pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## a whole federation on this machine, on real data
 	.venv/bin/fedpact demo $(ARGS)
+
+private: .venv/ready ## four hospitals under masks and noise, and what that costs
+	.venv/bin/python examples/private_hospitals $(ARGS)
 
 test: .venv/ready ## run the tests; ARGS="-m slow" or ARGS=tests/core chooses others
 	.venv/bin/python -m pytest $(ARGS)

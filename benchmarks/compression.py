@@ -1,6 +1,6 @@
 """Accuracy against bytes on Fashion-MNIST, for every stage that makes updates smaller.
 
-python -m benchmarks.compression [--picture docs/compression.svg] [--rounds 40] [--seeds 2]
+python -m benchmarks.compression [--picture docs/compression.svg] [--rounds 30] [--seeds 1]
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def draw(lines: Sequence[Line], path: Path) -> None:
 def main(words: Sequence[str]) -> int:
     """Measure all channels, print the table as Markdown, and draw the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compression", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=2, help="runs of each, of which the mean is taken")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each, of which the mean is taken")
     parser.add_argument("--picture", type=Path, help="where to draw accuracy over bytes, SVG or PNG")
     arguments = parser.parse_args(words)
     print("| channel | up, MB | of all | down, MB | accuracy | masks |\n|---|---:|---:|---:|---:|---|")

@@ -126,7 +126,12 @@ def draw(columns: dict[Who, list[Cell]], path: Path) -> None:
     for (who, cells), colour in zip(columns.items(), ("#00796b", "#e65100", "#607d8b"), strict=True):
         means = [float(np.mean(cell.accuracies)) for cell in cells]
         axes.errorbar(
-            places, means, [float(np.std(cell.accuracies)) for cell in cells], marker="o", color=colour, label=who
+            places,
+            means,
+            [float(np.std(cell.accuracies)) for cell in cells],
+            marker="o",
+            color=colour,
+            label=who,
         )
     axes.set_xticks(places, ["no noise" if epsilon is None else f"{epsilon:g}" for epsilon in EPSILONS])
     axes.set_xlabel(f"ε of each client, at δ = {DELTA:.2g}")
@@ -140,7 +145,9 @@ def draw(columns: dict[Who, list[Cell]], path: Path) -> None:
 def main(words: Sequence[str]) -> int:
     """Measure, print the table as Markdown, and draw the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.private_images", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="runs with central noise; of the others there is one")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="runs with central noise; of the others there is one"
+    )
     parser.add_argument("--picture", type=Path, help="where to draw it, SVG or PNG")
     arguments = parser.parse_args(words)
     seeds: dict[Who, int] = {"central": arguments.seeds, "distributed": 1, "local": 1}
@@ -148,7 +155,11 @@ def main(words: Sequence[str]) -> int:
     print(f"| ε, δ = {DELTA:.2g} | {' | '.join(columns)} |\n|---:|" + "---:|" * len(columns))
     for epsilon in EPSILONS:
         for who, cells in columns.items():
-            cells.append(columns["central"][-1] if epsilon is None and who != "central" else measure(who, epsilon, seeds[who]))
+            cells.append(
+                columns["central"][-1]
+                if epsilon is None and who != "central"
+                else measure(who, epsilon, seeds[who])
+            )
         label = "no noise" if epsilon is None else f"{epsilon:g}"
         print(f"| {label} | {' | '.join(str(cells[-1]) for cells in columns.values())} |", flush=True)
         print([round(cells[-1].epsilon, 3) for cells in columns.values()], file=sys.stderr)

@@ -76,7 +76,7 @@ def dp_sgd(noise: float | None) -> fp.FedAvg:
 
 
 def patient_noise(clients: Sequence[fp.ClientData], epsilon: float) -> float:
-    """Return the noise multiplier with which patients of the smallest hospital, the likeliest to be drawn, stay within ε."""
+    """Return the noise multiplier that keeps patients of the smallest hospital, the likeliest to be drawn, within ε."""
     smallest = min(len(each.train) for each in clients)
 
     def releases(noise: float) -> list[Release]:
@@ -106,7 +106,9 @@ def accuracy(result: fp.Result) -> float:
 def main() -> None:
     """Train both ways, print the statements, and what each ε costs."""
     parser = argparse.ArgumentParser(prog="python examples/private_hospitals", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=20, help="runs at each ε, of which the mean is printed")
+    parser.add_argument(
+        "--repeats", type=int, default=20, help="runs at each ε, of which the mean is printed"
+    )
     repeats = parser.parse_args().repeats
     clients = hospitals()
     with TemporaryDirectory() as folder:
@@ -115,7 +117,9 @@ def main() -> None:
         print("Hospitals protected\n", result.privacy, "", sep="\n")
         print(result.history[["clients", "clip.norm", "clip.clipped", "noise.std", "upload_bytes"]], "\n")
         spent = ledger.spent()
-        print(f"The ledger has {len(ledger.charges())} charges: epsilon {spent.epsilon:.2f} at delta {spent.delta:g}.")
+        print(
+            f"The ledger has {len(ledger.charges())} charges: epsilon {spent.epsilon:.2f} at delta {spent.delta:g}."
+        )
         try:
             protect_hospitals(clients, hospital_noise(8.0), ledger)
         except fp.errors.PrivacyError as refusal:

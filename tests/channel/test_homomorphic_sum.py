@@ -64,7 +64,7 @@ def test_a_vector_of_many_ciphertexts_comes_back_in_its_order():
     changes = random_changes(NAMES, layout=layout, size=0.01)
     found = round.mean(changes).means["model"]
     expected = np.mean([change["w"] for change in changes.values()], axis=0)
-    np.testing.assert_allclose(found["w"], expected, atol=1e-7)
+    np.testing.assert_allclose(found["w"], expected, atol=1e-6)
 
 
 def test_sums_of_values_rounded_at_random_are_exact_too():
@@ -83,15 +83,16 @@ def test_weights_and_metrics_are_summed_under_the_encryption(mask):
     update = round.sent(NAMES[3], random_changes(NAMES)[NAMES[3]], {"loss": 0.25, "rows": 40})
     assert (update.averaged, update.metrics) == ({}, {})
     assert update.weight == (4 if mask.weighs else 0)
+    round = Round(mask, round.weights)
     aggregate = round.mean(random_changes(NAMES), {"loss": 0.25, "rows": 40})
     assert aggregate.weight == 21
     assert aggregate.metrics == {"loss": 1.5, "rows": 240}
 
 
 def test_two_encryptions_of_one_update_have_nothing_in_common():
-    round = Round(BY_CLIENTS, dict.fromkeys(NAMES, 1))
     change = random_changes(NAMES)[NAMES[0]]
-    first, second = (round.sent(NAMES[0], change).integers.arrays["vectors"].data for _ in range(2))
+    rounds = [Round(BY_CLIENTS, dict.fromkeys(NAMES, 1)) for _ in range(2)]
+    first, second = (round.sent(NAMES[0], change).integers.arrays["vectors"].data for round in rounds)
     # Behind the headers.
     a, b = (np.frombuffer(data[1000:200_000], np.uint8) for data in (first, second))
     assert np.mean(a == b) == pytest.approx(1 / 256, abs=0.002)
@@ -138,7 +139,7 @@ def test_partial_sums_travel_between_processes_of_a_simulation():
         halves[place % 2].add(round.received(round.sent(client, change)))
     total = round.sums()
     for half in halves:
-        total.merge(pickle.loads(pickle.dumps(half)))
+        total.merge(pickle.loads(pickle.dumps(half)))  # noqa: S301
     assert np.array_equal(flat(round.opened(total)), round.exact(changes))
 
 
@@ -163,13 +164,10 @@ def test_an_update_under_another_key_is_its_clients_failure():
     round = Round(BY_CLIENTS, dict.fromkeys(NAMES, 1))
     sums, changes = round.sums(), random_changes(NAMES)
     sums.add(round.received(round.sent(NAMES[0], changes[NAMES[0]])))
-    other = Sent.of(
-        CKKSKeys.generate(BY_CLIENTS._holder._keys.parameters).public(), np.zeros(19, np.int64), 1.0
-    )
     update = round.received(round.sent(NAMES[1], changes[NAMES[1]]))
+    public = CKKSKeys.generate(BY_CLIENTS._holder._keys.parameters).public()
     size = len(update.integers.arrays["vectors"])
-    other = Sent.of(other.public, np.zeros(size, np.int64), 1.0).read()
-    update.integers.arrays["vectors"] = other
+    update.integers.arrays["vectors"] = Sent.of(public, np.zeros(size, np.int64), 1.0).read()
     with pytest.raises(UpdateError, match="all clients must encrypt under the key of this job"):
         sums.add(update)
 
@@ -277,7 +275,7 @@ def test_distributed_noise_is_added_before_the_encryption():
     # Four clients' shares: the mean has a standard deviation of 4 · 1 / 4.
     (weights,) = result.weights.flats
     assert 0.5 < np.std(weights) < 2
-    assert result.privacy.protections[0].against == "everybody, the server with it"
+    assert result.privacy.protections[0].against.startswith("everybody, the server")
 
 
 def test_an_encrypted_total_is_of_one_size_however_many_are_in_it():

@@ -23,6 +23,8 @@ from fedpact.core.job import Job
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.privacy import Spent, statement_of
 from fedpact.engine.work import Intake, Work
+from fedpact.privacy.accounting import account
+from fedpact.privacy.events import DiscreteGaussian, Poisson, Release
 from fedpact.privacy.ledger import Budget, Ledger
 from fedpact.privacy.statement import Statement
 from tests.engine.runs import two_classes
@@ -142,6 +144,8 @@ def test_a_run_that_goes_on_where_it_was_stopped_pays_for_correlated_noise_once(
     statement = train(CORRELATED, resume=True, folder=tmp_path).privacy
     assert statement.protections[0].releases[0].count == 1
     assert "Released once, with noise for a run as a whole;" in str(statement)
+    # They hold the noise of past rounds, for later ones to take back.
+    assert "nor those who read its checkpoints" in str(statement)
 
 
 def test_rounds_that_no_checkpoint_holds_are_in_the_statement_all_the_same(tmp_path: Path) -> None:
@@ -158,7 +162,9 @@ def test_a_run_without_noise_writes_down_no_releases(tmp_path: Path) -> None:
 
 
 def test_a_budget_of_owners_is_not_charged_for_clients(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match='an owner may have several. Give a ledger whose unit is "client"'):
+    with pytest.raises(
+        ConfigError, match=r'an owner may have several\. Give a ledger whose unit is "client"'
+    ):
         train(CENTRAL, ledger=ledger(tmp_path, 9.0, unit="owner"))
 
 
@@ -177,10 +183,10 @@ def context(asked: int) -> RoundContext:
 def test_sums_of_laplace_noise_stay_within_their_ring_but_once_in_a_quadrillion(asked: int) -> None:
     noise = LaplaceNoise(3.0, where="local")
     scale = noise.sampler(context(asked), 1, 1)[1] / math.sqrt(2)
-    # E e^{λX} = 1 / (1 − λ²b²): P(|Σ| ≥ s) ≤ 2·e^{−λs} / (1 − λ²b²)^n, here for λ = 1 / (b·√max(n, 2)).
-    within = math.sqrt(max(asked, 2))
-    chance = 2 * math.exp(-noise.most(context(asked), 1) / (scale * within)) / (1 - within**-2) ** asked
-    assert chance < 1e-15
+    most = noise.most(context(asked), 1) / (scale * math.sqrt(asked))
+    # P(|X| ≥ s) = e^{−s/b} of one. E e^{λX} = 1 / (1 − λ²b²): of n it is at most 2·e^{−λs} / (1 − λ²b²)^n, here for
+    # λ = 1 / (b·√n).
+    assert math.exp(-most) * (1 if asked == 1 else 2 / (1 - 1 / asked) ** asked) < 1e-15
 
 
 @pytest.mark.parametrize(
@@ -195,3 +201,30 @@ def test_sums_of_laplace_noise_stay_within_their_ring_but_once_in_a_quadrillion(
 )
 def test_the_noise_that_is_measured_is_that_of_the_sum(noise: Noise, expected: float) -> None:
     assert noise.std(context(9), 1, 9) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_bound_that_follows_the_clients_costs_an_account_no_time() -> None:
+    # Whatever a step of the grid stands for, σ over the bound is what one draw costs: 300 events are counted as one.
+    releases = [Release(DiscreteGaussian(1.0, 50.0 + i, 8), Poisson(0.01)) for i in range(300)]
+    one = Release(DiscreteGaussian(1.0, 50.0, 8), Poisson(0.01), 300)
+    assert account(releases, DELTA) == account([one], DELTA)
+    # Of a sum of shares it is not: they are no single draw, the less so the coarser the grid.
+    coarse, fine = (account([Release(DiscreteGaussian(1.0, l2, 8, 4))], DELTA).epsilon for l2 in (1.5, 50.0))
+    assert coarse > fine
+
+
+def test_an_empty_cohort_is_named_as_what_it_is() -> None:
+    # Of three clients none is drawn in 8 of 27 rounds: (1 − 1/3)³.
+    with pytest.raises(
+        QuorumError, match=r'no client was drawn: with sampling="poisson" and a cohort of 1 .* larger'
+    ):
+        fp.train(
+            fp.models.Logistic(),
+            two_classes(3),
+            algorithm=UNIFORM,
+            channel=CENTRAL,
+            cohort=1,
+            sampling="poisson",
+            rounds=60,
+            engine="in_process",
+        )

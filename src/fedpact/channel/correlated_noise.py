@@ -91,6 +91,10 @@ class CorrelatedNoise(Noise):
     def _fresh(self) -> BandedNoise | TreeNoise:
         return TreeNoise(self.rounds) if self.method == "tree" else BandedNoise(self.rounds, self._bands)
 
+    def against(self) -> str:
+        """Return who may look at what is released, in a phrase."""
+        return f"{super().against()}, nor those who read its checkpoints, in which the noise is"
+
     def told(self, state: StageState) -> StageState:
         """Tell clients nothing: who knows the noise can take it off."""
         return {}

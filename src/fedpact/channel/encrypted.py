@@ -1,5 +1,6 @@
 """Encrypted integers: what a client sends, what the server adds up, and the party that decrypts the sum."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -141,9 +142,14 @@ class KeyHolder(Secret):
         return integers.astype(np.int64)
 
 
-# Of 400 KB; a process of a simulation parses that of its run once.
-@lru_cache(maxsize=2)
 def _parsed(public: bytes) -> CKKSPublic:
+    return _parsed_in(os.getpid(), public)
+
+
+# Of 400 KB; a process of a simulation parses that of its run once. A forked one cannot use what was parsed before it
+# was: TenSEAL computes in threads, which are not forked.
+@lru_cache(maxsize=2)
+def _parsed_in(process: int, public: bytes) -> CKKSPublic:
     return CKKSPublic(public)
 
 

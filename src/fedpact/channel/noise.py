@@ -313,7 +313,7 @@ class LaplaceNoise(Noise):
     multiplier: float
     where: Literal["central", "local"] = "central"
 
-    # P(Σ ≥ s) ≤ 4·e^{−s/b√n} for n ≥ 2 draws of scale b, whose sum has the standard deviation b√(2n); of one, e^{−s/b}/2.
+    # Of n ≥ 2 draws of scale b the sum has the standard deviation b√(2n), and P(|Σ| ≥ s) ≤ 8·e^{−s/b√n}.
     tail: ClassVar[float] = 27.0
 
     def __post_init__(self) -> None:

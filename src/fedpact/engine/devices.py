@@ -62,7 +62,7 @@ class Devices:
 
         Raises:
             ConfigError: no device has memory for the model.
-            Disputed: the clients would have to mask their updates again.
+            DisputedError: the clients would have to mask their updates again.
         """
         if not ids:
             return

@@ -82,7 +82,7 @@ class Ray:
         Raises:
             ConfigError: there is no cluster or no room in it, or what the job is made of cannot travel.
             DependencyError: Ray is not installed.
-            Disputed: the clients would have to mask their updates again.
+            DisputedError: the clients would have to mask their updates again.
         """
         if not ids:
             return

@@ -12,7 +12,7 @@ from fedpact.core.messages import Aggregate, Cohort, Task
 from fedpact.engine.population import Counted, Population
 from fedpact.engine.privacy import release_of
 from fedpact.engine.sampler import choose, count_of
-from fedpact.engine.work import Disputed, Engine, Intake, Setting, Work, reason
+from fedpact.engine.work import DisputedError, Engine, Intake, Setting, Work, reason
 from fedpact.privacy.events import Release
 
 
@@ -105,7 +105,11 @@ def hold_round(
 
     def begun() -> Work:
         opened = channel.begin(
-            task, list(weights), setting.seed.child("channel", round), states, expected(setting, task, ids, round)
+            task,
+            list(weights),
+            setting.seed.child("channel", round),
+            states,
+            expected(setting, task, ids, round),
         )
         return Work(setting, channel.send(task, opened), kept, opened, stream, weights, present)
 
@@ -120,7 +124,7 @@ def hold_round(
         charge(release)
     try:
         engine.ask(work, list(weights), intake)
-    except Disputed as dispute:
+    except DisputedError as dispute:
         # With new masks: what was sent under the old ones is opened by nobody.
         work = begun()
         intake = Intake(work, failures=dict(failures))
@@ -128,6 +132,11 @@ def hold_round(
     needed = max(1, count_of(setting.rules.quorum, len(ids)))
     if intake.sums.count < needed:
         reasons = "; ".join(f"{id}: {why}" for id, why in intake.failures.items())
+        if not ids:
+            reasons = (
+                f'no client was drawn: with sampling="{setting.rules.sampling}" and a cohort of '
+                f"{expected(setting, task, ids, round):g} on average that happens; ask for a larger cohort."
+            )
         raise QuorumError(
             f"round {round + 1}: {intake.sums.count} of {len(ids)} clients answered, {needed} are needed. {reasons}",
             intake.failures,

@@ -31,7 +31,7 @@ from fedpact.engine.sampler import Sampling
 FATAL = (ChannelError, CheckpointError, ConfigError, DependencyError, ModelError)
 
 
-class Disputed(Exception):
+class DisputedError(Exception):
     """Whose answers of a masked round are refused depends on whose came first: it is to be held anew, in order.
 
     Not with the same masks: of two updates of a client under them anyone could tell the difference.
@@ -277,10 +277,10 @@ def run_in_order(run: Run, work: Work, ids: Sequence[str], intake: Intake) -> No
     """Have all clients run again, where their order decides whose answer is refused.
 
     Raises:
-        Disputed: their updates are masked, so they may not be run again in this round.
+        DisputedError: their updates are masked, so they may not be run again in this round.
     """
     if work.setting.channel.mask is not None:
-        raise Disputed(run)
+        raise DisputedError(run)
     run(work, ids, intake)
 
 

@@ -76,7 +76,7 @@ class Workers:
 
         Raises:
             ConfigError: workers cannot be started, or cannot be sent what they need.
-            Disputed: the clients would have to mask their updates again.
+            DisputedError: the clients would have to mask their updates again.
             FedpactError: as of any engine; where several clients make such a mistake, it is that of any of them.
         """
         if not ids:
