@@ -1,9 +1,9 @@
 """Encrypted integers: what a client sends, what the server adds up, and the party that decrypts the sum."""
 
+import gc
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from fedpact.secure.keys import Secret
 
 # 28 bits above a number and its weight of 40 bits each; log2 q is 170, of the 218 that give 128-bit security.
 _PARAMETERS = CKKSParameters(8192, (60, 50, 60), 40, limit=1.0)
+# Of 400 KB each; a process of a simulation parses that of its run once.
+_REMEMBERED = 2
 # Bound of the standard deviation of a decrypted sum's error, in units of what one client's numbers may be, for the
 # square root of a client.
 ERROR = 2.0**-51
@@ -143,15 +145,20 @@ class KeyHolder(Secret):
 
 
 def _parsed(public: bytes) -> CKKSPublic:
-    return _parsed_in(os.getpid(), public)
-
-
-# Of 400 KB; a process of a simulation parses that of its run once. A forked one cannot use what was parsed before it
-# was: TenSEAL computes in threads, which are not forked.
-@lru_cache(maxsize=2)
-def _parsed_in(process: int, public: bytes) -> CKKSPublic:
-    return CKKSPublic(public)
+    process = os.getpid()
+    if (process, public) not in _PARSED:
+        mine = [key for key in _PARSED if key[0] == process]
+        if len(mine) == _REMEMBERED:
+            del _PARSED[mine[0]]
+        _PARSED[process, public] = CKKSPublic(public)
+    return _PARSED[process, public]
 
 
 def _read(public: bytes, data: bytes, size: int) -> Encrypted:
     return Encrypted(Ciphertexts.read(_parsed(public), data, size))
+
+
+# TenSEAL's keys have threads, which are not forked and which are waited for when a key is taken down: a forked process
+# must take none of them down that it has inherited, neither from here nor from what only the garbage collector sees.
+_PARSED: dict[tuple[int, bytes], CKKSPublic] = {}
+os.register_at_fork(after_in_child=gc.freeze)

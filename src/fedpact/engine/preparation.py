@@ -56,20 +56,28 @@ class Preparation:
             DataError: its rows do not fit; the client, the column and the row are named.
         """
         with at_client(data.id, "training"):
-            train = self._rows(data.train, dtype, narrower)
+            train = self._rows(data.train, dtype, narrower, training_of=data.id)
         if data.test is None:
             return ClientData(data.id, train)
         with at_client(data.id, "test"):
             return ClientData(data.id, train, self._rows(data.test, dtype, narrower))
 
-    def examples(self, x: Any, dtype: str, narrower: bool = False) -> NDArray[Any]:
+    def examples(
+        self, x: Any, dtype: str, narrower: bool = False, training_of: str | None = None
+    ) -> NDArray[Any]:
         """Return features as the model reads them [n, ...], as `client` does.
+
+        Args:
+            x: the features.
+            dtype: of the examples, where they are floats.
+            narrower: leave arrays of narrower floats as they are.
+            training_of: the client whose training rows these are, all and in order; None for any other rows.
 
         Raises:
             DataError: a column is missing, they have another shape, or a value is missing, infinite or no number.
         """
         if self.pipeline is not None:
-            return self.pipeline.matrix(x, dtype)
+            return self.pipeline.matrix(x, dtype, training_of)
         x = np.asarray(x)
         if x.shape[1:] != self.shape:
             raise DataError(
@@ -103,9 +111,9 @@ class Preparation:
         labels = Labels(data["kind"], tuple(data["classes"]), tuple(data["positions"]))
         return cls(labels, tuple(data["shape"]), pipeline, dict(data["failures"]))
 
-    def _rows(self, rows: Rows, dtype: str, narrower: bool) -> Rows:
+    def _rows(self, rows: Rows, dtype: str, narrower: bool, training_of: str | None = None) -> Rows:
         labels = self.labels.encode(labels_of(rows))
-        return Rows(self.examples(rows.x, dtype, narrower), labels)
+        return Rows(self.examples(rows.x, dtype, narrower, training_of), labels)
 
 
 def _finite(x: NDArray[Any], dtype: str, narrower: bool) -> NDArray[Any]:
@@ -170,6 +178,6 @@ def prepare(
             f"preprocess prepares tables, but these examples are arrays of shape {agreement.shape}; "
             "leave preprocess out."
         )
-    fitting = FitPipeline(tuple(steps))
+    fitting = FitPipeline(tuple(steps), agreement.labels)
     pipeline = fitting.fitted(ask(fitting, of_all=bool(steps)))
     return Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures)

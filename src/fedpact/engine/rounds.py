@@ -78,6 +78,7 @@ def hold_round(
     states: Sequence[StageState] | None = None,
     charge: Callable[[Release | None], None] | None = None,
     again: bool = False,
+    attempt: int = 0,
 ) -> Outcome:
     """Ask the clients that a task is for and add up their answers; failures are recorded and left out.
 
@@ -92,9 +93,11 @@ def hold_round(
         charge: called where there is noise, with what will be released about a client, before it is; with None where
             an earlier round's release counts for it.
         again: whether the round was held before, by a process that died.
+        attempt: how often a masked sum of this round was given up.
 
     Raises:
         QuorumError: fewer clients answered than the quorum; every reason is named.
+        SecureError: too few clients were left to open a masked sum, and nobody learned anything of it.
         ConfigError: a mistake in the job, which every client would make again; so of any of `FATAL`.
     """
     ids = asked(setting, task, round) if ids is None else ids
@@ -103,11 +106,13 @@ def hold_round(
     stream = setting.seed.child("round", round, task.verb)
     present = len(setting.population.ids(round))
 
+    drawn = setting.seed.child("channel", round, *([attempt] if attempt else []))
+
     def begun() -> Work:
         opened = channel.begin(
             task,
             list(weights),
-            setting.seed.child("channel", round),
+            drawn,
             states,
             expected(setting, task, ids, round),
         )

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fedpact.channel.transform import StageState
-from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.errors import ConfigError, DataError, SecureError
 from fedpact.core.job import Job
-from fedpact.core.messages import Cohort, Recipients
+from fedpact.core.messages import Cohort, Recipients, Task
 from fedpact.core.settings import check_counts
 from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
 from fedpact.engine.prefetch import Prefetched, next_cohort
@@ -30,6 +30,10 @@ from fedpact.store.states import ClientStates, StatesInMemory
 from fedpact.store.totals import ClientTotals
 
 OnRound = Callable[[Record], None]
+
+
+# How often a round whose masked sum cannot be opened is held.
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -232,17 +236,7 @@ class Runner:
         ids = asked(setting, task, number)
         self._load_ahead(task.to, ids, number)
         sizes = self._charge_records(progress.spent, ids)
-        outcome = hold_round(
-            self._engine,
-            setting,
-            task,
-            progress.kept.view(ids),
-            number,
-            ids,
-            progress.channel,
-            partial(self._charge, progress.spent, number),
-            again=number < progress.spent.begun,
-        )
+        outcome = self._held(progress, setting, task, number, ids)
         state = self._algorithm.server(setting.model, progress.state, outcome.aggregate)
         try:
             for id, keeps in outcome.kept.items():
@@ -265,6 +259,30 @@ class Runner:
         record["seconds"] = time.perf_counter() - start
         progress.history.append(record)
         return record
+
+    def _held(
+        self, progress: Progress, setting: Setting, task: Task, number: int, ids: Sequence[str]
+    ) -> Outcome:
+        """Hold a round; where a masked sum is given up, anew, with other masks."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return hold_round(
+                    self._engine,
+                    setting,
+                    task,
+                    progress.kept.view(ids),
+                    number,
+                    ids,
+                    progress.channel,
+                    partial(self._charge, progress.spent, number),
+                    again=number < progress.spent.begun,
+                    attempt=attempt,
+                )
+            except SecureError as error:
+                given_up = error
+        raise SecureError(
+            f"round {number + 1} was given up {_ATTEMPTS} times, for too few clients stayed to the end: {given_up}"
+        ) from given_up
 
     def _load_ahead(self, to: Recipients, ids: Sequence[str], round: int) -> None:
         """Let the rows of this round's clients and of the next one's be read while others are trained on."""

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from fedpact.core.algorithm import ClientState
+from fedpact.core.errors import ConfigError
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
+from fedpact.data.agree import Labels, labels_of
 from fedpact.data.preprocess.estimate import Estimate, Estimating
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.preprocess.schema import FitSchema
-from fedpact.data.preprocess.steps import Step
+from fedpact.data.preprocess.steps import LabelledStep, Step
 from fedpact.data.wording import at_client
 
 
@@ -23,11 +25,13 @@ class Fitting:
         round: the number of rounds done.
         pipeline: the columns agreed on and the steps fitted so far, as plain data; None at first.
         estimating: the state of the estimate for the step after these.
+        stream: the key of the random stream that steps draw from, in hexadecimal.
     """
 
     round: int = 0
     pipeline: Mapping[str, Any] | None = None
     estimating: Estimating = field(default_factory=Estimating)
+    stream: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,21 @@ class FitPipeline:
     fitted so far, so clients bring their raw rows to it and keep nothing in between.
 
     The pipeline depends on the training rows alone, to the last bit, not on how they are spread over clients,
-    nor on the clients' names or order.
+    nor on the clients' names or order; but for a step that says otherwise, because it draws a random part of them.
 
     Args:
         steps: the steps.
+        labels: what the labels are, for steps that are fitted to them; None where there are none.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step | LabelledStep, ...]
+    labels: Labels | None = None
 
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
 
     def init(self, model: Any, seed: Seed) -> Fitting:
         """Return the state before the first round."""
-        return Fitting()
+        return Fitting(stream=seed.child("preprocess").key.hex())
 
     def task(self, state: Fitting) -> Task | None:
         """Return what clients are asked next, or None once every step is fitted."""
@@ -72,13 +78,16 @@ class FitPipeline:
 
         Raises:
             DataError: a column cannot be prepared; the client is named.
-            ConfigError: the rows are no table.
+            ConfigError: the rows are no table, or there are no labels and a step needs them.
         """
         if "pipeline" not in task.parameters:
             return FitSchema().client(model, task, data, kept, seed)
         pipeline = Pipeline.from_json(task.parameters["pipeline"])
         with at_client(data.id):
-            prepared = ClientData(data.id, Rows(pipeline.transform(data.train.x)))
+            x, y = pipeline.transform(data.train.x, training_of=data.id), None
+            if self.labels is not None and isinstance(self.steps[len(pipeline.steps)], LabelledStep):
+                y = self.labels.encode(labels_of(data.train))
+            prepared = ClientData(data.id, Rows(x, y))
         return self._estimate(pipeline).client(model, task, prepared, kept, seed)
 
     def server(self, model: Any, state: Fitting, aggregate: Aggregate) -> Fitting:
@@ -93,7 +102,7 @@ class FitPipeline:
         if state.pipeline is None:
             schema = FitSchema()
             pipeline = Pipeline(schema.fitted(schema.server(model, state.estimating, aggregate)))
-            estimating = Estimating()
+            estimating = self._begin(pipeline, state)
         else:
             pipeline = Pipeline.from_json(state.pipeline)
             estimating = self._estimate(pipeline).server(model, state.estimating, aggregate)
@@ -102,14 +111,25 @@ class FitPipeline:
             found = self._estimate(pipeline).fitted(estimating)
             step = self.steps[len(pipeline.steps)].fitted(pipeline.columns_out, found)
             pipeline = Pipeline(pipeline.columns, (*pipeline.steps, step))
-            estimating = Estimating()
+            estimating = self._begin(pipeline, state)
         if len(pipeline.steps) == len(self.steps):
             pipeline.check_numeric()
-        return Fitting(state.round + 1, pipeline.to_json(), estimating)
+        return Fitting(state.round + 1, pipeline.to_json(), estimating, state.stream)
 
     def fitted(self, state: Fitting) -> Pipeline:
         """Return the pipeline, once there is no task left."""
         return Pipeline.from_json(state.pipeline or {})
 
+    def _begin(self, pipeline: Pipeline, state: Fitting) -> Estimating:
+        place = len(pipeline.steps)
+        if place == len(self.steps):
+            return Estimating()
+        return self._estimate(pipeline).init(None, Seed(bytes.fromhex(state.stream)).child("step", place))
+
     def _estimate(self, pipeline: Pipeline) -> Estimate:
-        return self.steps[len(pipeline.steps)].estimate(pipeline.columns_out)
+        step = self.steps[len(pipeline.steps)]
+        if not isinstance(step, LabelledStep):
+            return step.estimate(pipeline.columns_out)
+        if self.labels is None:
+            raise ConfigError(f"{type(step).__name__} is fitted to labels, and these rows have none.")
+        return step.labelled_estimate(pipeline.columns_out, self.labels)

@@ -23,7 +23,7 @@ from fedpact.data.preprocess.columns import (
     as_numbers,
     column,
 )
-from fedpact.data.preprocess.steps import FittedStep
+from fedpact.data.preprocess.steps import CrossFittedStep, FittedStep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,11 +64,12 @@ class Pipeline:
         """The names of the matrix's columns."""
         return self.columns_out.names
 
-    def transform(self, x: Any) -> pd.DataFrame:
+    def transform(self, x: Any, training_of: str | None = None) -> pd.DataFrame:
         """Return the prepared table; columns that were not agreed on are left out.
 
         Args:
             x: a DataFrame, or an array [n, columns].
+            training_of: the client whose training rows these are, all and in order; None for any other rows.
 
         Raises:
             DataError: a column is missing, a numeric column holds text or an infinite number, or a step
@@ -77,7 +78,10 @@ class Pipeline:
         """
         frame = self._aligned(as_frame(x))
         for step in self.steps:
-            frame = step.transform(frame)
+            if training_of is not None and isinstance(step, CrossFittedStep):
+                frame = step.transform_training(frame, training_of)
+            else:
+                frame = step.transform(frame)
         return frame
 
     def check_numeric(self) -> None:
@@ -91,12 +95,15 @@ class Pipeline:
             if names:
                 raise DataError(f"no model can read what these columns hold; {advice}: {', '.join(names)}.")
 
-    def matrix(self, x: Any, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    def matrix(
+        self, x: Any, dtype: DTypeLike = np.float64, training_of: str | None = None
+    ) -> NDArray[Any]:
         """Return the prepared rows as a matrix [n, features], in the order of `feature_names_out`.
 
         Args:
             x: a DataFrame, or an array [n, columns].
             dtype: float64 or float32.
+            training_of: as in `transform`.
 
         Raises:
             DataError: as `transform`; and where a column is not numeric, still has missing values, or holds
@@ -104,7 +111,7 @@ class Pipeline:
             ConfigError: an array that is no table.
         """
         self.check_numeric()
-        frame = self.transform(x)
+        frame = self.transform(x, training_of)
         matrix = np.empty((len(frame), len(self.feature_names_out)), dtype)
         for i, name in enumerate(self.feature_names_out):
             values = frame[name].to_numpy(np.float64)

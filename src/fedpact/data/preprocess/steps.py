@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fedpact.core.errors import ConfigError
+from fedpact.data.agree import Labels
 from fedpact.data.preprocess.columns import Columns
 from fedpact.data.preprocess.estimate import Estimate
 
@@ -32,6 +33,29 @@ class Step(Protocol):
         ...
 
 
+@runtime_checkable
+class LabelledStep(Protocol):
+    """A step that is fitted to the labels too, in the place of `Step`."""
+
+    def labelled_estimate(self, columns: Columns, labels: Labels) -> Estimate:
+        """Return what finds out about all clients' rows, as `Step.estimate` does.
+
+        Its clients are given labels as a model is: class indexes int64 [n], or numbers float64 [n].
+
+        Args:
+            columns: the columns that the step is given.
+            labels: what the labels are.
+
+        Raises:
+            ConfigError: the step does not fit the columns, or the labels.
+        """
+        ...
+
+    def fitted(self, columns: Columns, estimates: Mapping[str, Any]) -> FittedStep:
+        """Return the step that the estimates, column by column, make of it."""
+        ...
+
+
 class FittedStep(Protocol):
     """A fitted step: plain data, the same at every client."""
 
@@ -49,6 +73,22 @@ class FittedStep(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data."""
+        ...
+
+
+@runtime_checkable
+class CrossFittedStep(Protocol):
+    """A fitted step that prepares the rows it was fitted to otherwise than all others: without what they gave to it.
+
+    It is a `FittedStep` as well; `transform` is for all other rows, those of tests and predictions.
+    """
+
+    def transform_training(self, frame: pd.DataFrame, client: str) -> pd.DataFrame:
+        """Return the prepared table of a client's training rows: all of them, in the order they were fitted in.
+
+        Raises:
+            DataError: as `transform`.
+        """
         ...
 
 
