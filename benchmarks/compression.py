@@ -131,31 +131,28 @@ def written(stage: Any) -> str:
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:
-    """Draw accuracy over bytes: one point for each channel, by whether it may be masked."""
+    """Draw a row for each channel, the shortest at the top: its bytes, and its accuracy."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.subplots()
+    rows = sorted(lines, key=lambda line: -line.upload_bytes)
+    figure = Figure(figsize=(9.5, 0.24 * len(rows) + 0.9), layout="constrained")
+    sizes, scores = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
     for masked, colour, label in ((True, "#00796b", "may be masked"), (False, "#e65100", "in clear alone")):
-        chosen = [line for line in lines if line.masked == masked]
-        megabytes = [line.upload_bytes / 1e6 for line in chosen]
-        axes.plot(megabytes, [line.accuracy for line in chosen], "o", color=colour, label=label)
-        for x, line in zip(megabytes, chosen, strict=True):
-            axes.annotate(
-                line.label,
-                (x, line.accuracy),
-                textcoords="offset points",
-                xytext=(4, 4),
-                fontsize=6,
-                rotation=20,
-            )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("uploaded by all clients in all rounds, MB")
-    axes.set_ylabel("accuracy on images held out")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+        places = [place for place, line in enumerate(rows) if line.masked == masked]
+        sizes.plot(
+            [rows[place].upload_bytes / 1e6 for place in places], places, "o", color=colour, label=label
+        )
+        scores.plot([rows[place].accuracy for place in places], places, "o", color=colour)
+    sizes.set_yticks(range(len(rows)), [line.label for line in rows], fontsize=7)
+    sizes.set_xscale("log")
+    sizes.xaxis.set_major_formatter("{x:g}")
+    sizes.set_xlabel("uploaded by all clients in all rounds, MB")
+    scores.set_xlabel("accuracy on images held out")
+    scores.axvline(lines[0].accuracy, color="#607d8b", linewidth=1)
+    for axes in (sizes, scores):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
     save(figure, path)
 
 

@@ -74,12 +74,24 @@ def test_the_masked_sum_is_the_clear_sum_on_the_same_grid_bit_for_bit(engine: st
     clear = run(engine, levels, algorithm=algorithm)
     masked = run(engine, [*levels, SecureSum(max_weight=most)], algorithm=algorithm)
     assert masked.weights == clear.weights
-    # Metrics are summed under the mask in steps of 2^-24.
-    a, b = released(masked), released(clear)
-    np.testing.assert_allclose(a["history"]["train_loss"], b["history"]["train_loss"], atol=1e-6)
-    for each in (a, b):
-        del each["history"]["train_loss"]
-    assert same_bits(a, b)
+    # Metrics are summed under the mask in steps of 2^-24, and no client's own leave it.
+    a, b = released(masked)["history"], released(clear)["history"]
+    assert set(b) - set(a) == {name for name in b if name.endswith(("_mean", "_worst"))}
+    np.testing.assert_allclose(a, b[a.columns], atol=1e-6)
+    assert masked.failures.equals(clear.failures)
+
+
+def test_no_clients_own_metrics_leave_the_mask_and_those_of_all_rows_are_the_same() -> None:
+    clear = run("in process", [Clip(0.5), Quantize(10)])
+    masked = run("in process", [Clip(0.5), Quantize(10), SecureSum(max_weight=50)])
+    assert clear.evaluation is not None
+    assert masked.evaluation is not None
+    assert masked.evaluation.clients == {}
+    assert masked.evaluation.rows == {}
+    assert masked.evaluation.total_rows == clear.evaluation.total_rows > 0
+    assert masked.clients["test_rows"].isna().all()
+    for name, counts in clear.evaluation.sums.items():
+        np.testing.assert_allclose(masked.evaluation.sums[name], counts, rtol=0, atol=6 * 2.0**-25)
 
 
 @pytest.mark.parametrize("bits", [16, 20, 24, 32])

@@ -62,7 +62,7 @@ class AdaptiveClip(Transform):
     over: Over = "parameters"
 
     kind: ClassVar[Kind] = "clip"
-    extra: ClassVar[int] = 1
+    counts: ClassVar[tuple[str, ...]] = (_COUNT,)
 
     def __post_init__(self) -> None:
         check_numbers(self, "quantile", positive=True, below=1)

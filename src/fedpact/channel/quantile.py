@@ -9,7 +9,7 @@ import numpy as np
 
 from fedpact.core.vector import Entry, Layout, Vector
 
-_COUNT = Layout([Entry("count", (1,), "float64")])
+COUNT = Layout([Entry("count", (1,), "float64")])
 # An estimate that only ever shrinks or grows stays a number to divide by.
 _LEAST, _LARGEST = 2.0**-60, 2.0**60
 
@@ -19,7 +19,7 @@ def count_of(below: bool, scale: float) -> Vector:
 
     So its norm is scale / 2, whatever b.
     """
-    return Vector.from_arrays({"count": np.array([scale / 2 if below else -scale / 2])}, _COUNT)
+    return Vector.from_arrays({"count": np.array([scale / 2 if below else -scale / 2])}, COUNT)
 
 
 def with_count(bound: float, scale: float) -> float:

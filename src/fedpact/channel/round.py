@@ -30,7 +30,8 @@ class ChannelRound:
     Args:
         contexts: for each stage what it may know.
         expected: averaged vector → its layout as it arrives at the server; None for those of the task.
-        dimension: how many numbers a client's averaged vectors have as they are summed.
+        dimension: how many numbers a client's averaged vectors have as they are summed;
+        summed: and averaged vector → its layout then, those of the task and what stages count.
         secrets: client → what it masks with; taken out as it is used, which is once.
         held: what the server opens the sum with; it never leaves this process.
         states: for each stage what its server half keeps, as it was when the round began; it stays there too.
@@ -40,6 +41,7 @@ class ChannelRound:
     contexts: tuple[RoundContext, ...] = ()
     expected: Mapping[str, Layout] | None = None
     dimension: int = 0
+    summed: Mapping[str, Layout] = field(default_factory=dict)
     secrets: dict[str, Any] = field(default_factory=dict)
     held: Any = None
     states: tuple[StageState, ...] = ()

@@ -62,12 +62,12 @@ class Transform:
         kind: its place in a channel, and what it leaves.
         remembers: whether its client half keeps something from one round to the next, such as the error that
             compression made: then `encode_remembering` is called, and `encode` never.
-        extra: how many numbers it sends besides those of the vectors, such as a count.
+        counts: the names of averaged vectors of one number that it sends besides, such as a count.
     """
 
     kind: ClassVar[Kind] = "compress"
     remembers: ClassVar[bool] = False
-    extra: ClassVar[int] = 0
+    counts: ClassVar[tuple[str, ...]] = ()
 
     def bound(self, before: float, state: StageState) -> float:
         """Return the L2 norm that no update exceeds behind this stage, over all its averaged vectors together.

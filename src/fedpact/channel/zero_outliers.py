@@ -63,7 +63,7 @@ class ZeroOutliers(Transform):
     over: Over = "parameters"
 
     kind: ClassVar[Kind] = "clip"
-    extra: ClassVar[int] = 1
+    counts: ClassVar[tuple[str, ...]] = (_COUNT,)
 
     def __post_init__(self) -> None:
         check_numbers(self, "factor", "initial", "lr", "count_share", positive=True)

@@ -123,7 +123,7 @@ def _show(output: Output, result: "Result", place: Path) -> None:
     output.result({**result_data(result), "folder": str(place)})
     tables = [client_table(result)] + ([failure_table(result)] if len(result.failures) else [])
     output.show("", verdict(result), "")
-    if result.evaluation is not None and result.evaluation.rows:
+    if result.evaluation is not None and result.evaluation.total_rows:
         output.show(metric_table(result.evaluation), "")
     for table, note in tables:
         output.show(table, *([note] if note else []), "")

@@ -18,6 +18,13 @@ _MOST_FAILURES = 10
 def metric_table(evaluation: Evaluation) -> "Table":
     """Return each metric over all held-out rows, its mean over clients, and the client served worst."""
     summary = evaluation.summary()
+    shown = {name: value for name, value in evaluation.metrics.items() if not name.endswith("_error")}
+    if not evaluation.clients:
+        return grid(
+            ["on held-out rows", "all rows"],
+            [[words.label(name), words.score(name, value)] for name, value in shown.items()],
+            (0,),
+        )
     rows = [
         [
             words.label(name),
@@ -26,8 +33,7 @@ def metric_table(evaluation: Evaluation) -> "Table":
             words.score(name, summary[name].worst),
             summary[name].worst_client or words.MISSING,
         ]
-        for name, value in evaluation.metrics.items()
-        if not name.endswith("_error")
+        for name, value in shown.items()
     ]
     return grid(["on held-out rows", "all rows", "mean of clients", "worst", "worst client"], rows, (0, 4))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedpact.channel.channel import Channel
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import DataError, QuorumError
+from fedpact.core.errors import DataError, QuorumError, SecureError
 from fedpact.core.messages import Aggregate, Cohort, Everyone, Named, Recipients, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
@@ -29,7 +29,7 @@ class Evaluation:
     Args:
         metrics: over all rows of all clients, from sums.
         clients: client → metrics over its own rows.
-        rows: client → the number of its held-out rows.
+        rows: client → the number of its held-out rows; of no client, as its metrics, where a mask hides them.
         sums: the summed statistics, from which curves are drawn.
         failures: client → why it is not in the evaluation.
     """
@@ -68,6 +68,11 @@ class Evaluation:
             {name: np.array(values, np.float64) for name, values in data["sums"].items()},
             data["failures"],
         )
+
+    @property
+    def total_rows(self) -> int:
+        """How many held-out rows the metrics are over."""
+        return int(self.sums["count"].sum()) if "count" in self.sums else 0
 
     def summary(self) -> dict[str, ClientSummary]:
         """Return, for each metric, its mean over clients (plain and weighted by rows), spread and worst client."""
@@ -166,14 +171,20 @@ def evaluate_clients(engine: Engine, setting: Setting, weights: Vector, round: i
         round: how many rounds are behind them.
     """
     ids, model = holding_tests(setting.population, round), setting.model
+    algorithm: Any = setting.algorithm
     if not ids:
         return None
     chosen = choose(Cohort(), ids, setting.rules.cohort, round, setting.seed.child("evaluation"))
-    task = Evaluate.of(weights, Named(tuple(chosen)))
+    task = algorithm.of(weights, Named(tuple(chosen)))
     try:
         outcome = hold_round(engine, setting, task, {}, round)
     except QuorumError as error:
         return Evaluation({}, {}, {}, {}, error.failures)
+    except SecureError as error:
+        return Evaluation({}, {}, {}, {}, dict.fromkeys(chosen, str(error)))
+    if setting.channel.mask:
+        sums = algorithm.sums(model, outcome.aggregate)
+        return Evaluation(metrics(model.schema.kind, sums), {}, {}, sums, outcome.failures)
     answers = {id: answer for id, answer in outcome.aggregate.answers.items() if answer is not None}
     if not answers and not outcome.failures:
         return None

@@ -1,5 +1,6 @@
 """What a run released, as accountants know it, and the privacy statement that follows from it."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ class Spent:
         asked: how many clients were asked, in one round or another.
         begun: in how many rounds something was released, or was about to be.
         records: client → in how many rounds it was asked about its records, and the fewest rows that it had then.
+        population: what names the clients that there are, where their turns must not shift; "" as long as none had one.
     """
 
     releases: Counter[str]
@@ -44,6 +46,7 @@ class Spent:
     asked: set[int] = field(default_factory=set)
     begun: int = 0
     records: dict[str, list[int]] = field(default_factory=dict)
+    population: str = ""
 
     @classmethod
     def of(cls, contents: Mapping[str, Any] | None) -> "Spent":
@@ -55,6 +58,7 @@ class Spent:
             set(contents.get("asked", ())),
             contents.get("begun", 0),
             {id: list(asked) for id, asked in contents.get("records", {}).items()},
+            contents.get("population", ""),
         )
 
     def contents(self) -> dict[str, Any]:
@@ -65,6 +69,7 @@ class Spent:
             "asked": sorted(self.asked),
             "begun": self.begun,
             "records": self.records,
+            "population": self.population,
         }
 
     def note_release(self, release: Release | None, round: int) -> None:
@@ -91,6 +96,25 @@ class Spent:
         for id, n in sizes.items():
             rounds, fewest = self.records.get(id, (0, n))
             self.records[id] = [rounds + 1, min(n, fewest)]
+
+    def check_turns(self, noise: Noise | None, ids: Sequence[str]) -> None:
+        """Refuse other clients than before, where noise counts on everyone's turn coming round when it should.
+
+        Raises:
+            ConfigError: clients have come or gone.
+        """
+        if not isinstance(noise, CorrelatedNoise):
+            return
+        digest = hashlib.sha256()
+        for id in ids:
+            digest.update(id.encode() + b"\0")
+        named = digest.hexdigest()
+        if self.population not in ("", named):
+            raise ConfigError(
+                "CorrelatedNoise counts on clients that are the same in all rounds, and some have come or gone: their "
+                "turns would shift, and somebody's come too soon. Start a run with the clients that there are now."
+            )
+        self.population = named
 
     def events(self) -> tuple[Release, ...]:
         """Return what was released."""
@@ -280,8 +304,10 @@ def statement_of(
         in_clear.append("each client's training loss")
     if job.preprocess:
         in_clear.append("the sums that preparation was fitted from")
-    if evaluated:
-        in_clear.append("each client's metrics on the rows it holds aside")
+    if evaluated and mask is not None:
+        in_clear.append("the metrics over all rows that clients hold aside")
+    elif evaluated:
+        in_clear.append("how many rows each client holds aside, and its metrics on them")
     return Statement(
         server_sees=channel.seen(),
         protections=tuple(protections),

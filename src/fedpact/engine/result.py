@@ -83,7 +83,7 @@ class Result:
         clients = {
             id: {
                 "train_rows": _size(population, id) if is_among(present, id) else None,
-                "test_rows": evaluation.rows.get(id, 0) if evaluation else 0,
+                "test_rows": _test_rows(evaluation, id),
                 **progress.clients.get(id),
                 **(evaluation.clients.get(id, {}) if evaluation else {}),
             }
@@ -214,6 +214,13 @@ class Result:
             raise ModelError(f'"{folder}" holds no finished run: "{error.filename}" is missing.') from None
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise ModelError(f'the result in "{folder}" cannot be read: {error}.') from None
+
+
+def _test_rows(evaluation: Evaluation | None, id: str) -> int | None:
+    """Return how many rows a client holds aside; None where a mask hides it."""
+    if evaluation is None:
+        return 0
+    return evaluation.rows.get(id, 0) if evaluation.rows or not evaluation.total_rows else None
 
 
 def _size(population: Population, id: str) -> int | None:

@@ -134,7 +134,11 @@ def hold_round(
         work = begun()
         intake = Intake(work, failures=dict(failures))
         dispute.run(work, list(weights), intake)
-    needed = max(1, count_of(setting.rules.quorum, len(ids)))
+    nobody = not ids and channel.noise is not None and channel.mask is None
+    if nobody:
+        # That nobody was drawn is nobody's business: the noise is released as ever.
+        channel.of_nobody(intake.sums, work.channel)
+    needed = 0 if nobody else max(1, count_of(setting.rules.quorum, len(ids)))
     if intake.sums.count < needed:
         reasons = "; ".join(f"{id}: {why}" for id, why in intake.failures.items())
         if not ids:

@@ -16,10 +16,12 @@ from fedpact.core.job import Job
 from fedpact.core.messages import Cohort, Recipients, Task
 from fedpact.core.settings import check_counts
 from fedpact.engine.evaluation import Evaluation, evaluate_clients, judging
+from fedpact.engine.masked_evaluation import EvaluateMasked, masked_channel
 from fedpact.engine.prefetch import Prefetched, next_cohort
 from fedpact.engine.privacy import Spent
 from fedpact.engine.records import charges_records, protects_records, rows_of, worst_of
 from fedpact.engine.rounds import Outcome, asked, hold_round
+from fedpact.engine.sampler import count_of
 from fedpact.engine.stop import goodness
 from fedpact.engine.work import Engine, Setting
 from fedpact.learn.metrics import check_name
@@ -144,6 +146,11 @@ class Runner:
         self._judging = judging(
             setting.model, setting.population, setting.seed, job.quorum, job.evaluate_cohort
         )
+        if mask := setting.channel.mask:
+            most = count_of(job.evaluate_cohort, len(setting.population.ids(0)))
+            self._judging = replace(
+                self._judging, algorithm=EvaluateMasked(), channel=masked_channel(mask, most)
+            )
         # Rows that cannot be read are the user's to mend before a run starts, and a failure like others after.
         self._at_first = replace(setting, rules=replace(setting.rules, fatal=(DataError,)))
 
@@ -234,6 +241,7 @@ class Runner:
             )
         setting = self._setting if number else self._at_first
         ids = asked(setting, task, number)
+        progress.spent.check_turns(setting.channel.noise, setting.population.ids(number))
         self._load_ahead(task.to, ids, number)
         sizes = self._charge_records(progress.spent, ids)
         outcome = self._held(progress, setting, task, number, ids)
@@ -316,7 +324,7 @@ def _record(round: int, outcome: Outcome) -> dict[str, Any]:
 
 def _note_clients(progress: Progress, round: int, outcome: Outcome) -> None:
     ids = outcome.asked
-    failed = np.array([id in outcome.failures for id in ids])
+    failed = np.array([id in outcome.failures for id in ids], np.bool_)
     seconds = [outcome.seconds.get(id, 0.0) for id in ids]
     upload = [outcome.upload_bytes.get(id, 0) for id in ids]
     progress.clients.note(ids, ~failed, failed, seconds, upload)

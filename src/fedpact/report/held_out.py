@@ -21,7 +21,7 @@ def held_out_section(evaluation: Evaluation, classes: list[str]) -> str:
         classes: what the classes are called; none for a regression.
     """
     title = "On held-out rows"
-    if not evaluation.rows:
+    if not evaluation.total_rows:
         return page.section(title, _not_judged(evaluation))
     return page.section(
         title,
@@ -38,14 +38,16 @@ def _metrics(evaluation: Evaluation) -> str:
     for name, value in evaluation.metrics.items():
         if name.endswith("_error"):
             continue
-        over = summary[name]
-        cells = [words.score(name, each) for each in (over.mean, over.std, over.worst)]
+        over = summary.get(name)
+        cells = [words.MISSING] * 3
+        if over is not None:
+            cells = [words.score(name, each) for each in (over.mean, over.std, over.worst)]
         rows.append(
             [
                 words.capital(words.label(name)),
                 words.score(name, value),
                 *cells,
-                over.worst_client or words.MISSING,
+                (over and over.worst_client) or words.MISSING,
                 words.METRICS[name].meaning,
             ]
         )

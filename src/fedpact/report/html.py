@@ -66,9 +66,9 @@ def verdict(result: Result) -> str:
     evaluation = result.evaluation
     if evaluation is None:
         return f"{done} there is a model; no client holds rows aside, so nothing here says how good it is."
-    if not evaluation.rows:
+    if not evaluation.total_rows:
         return f"{done} there is a model; no client could judge it, so nothing here says how good it is."
-    rows, found = int(sum(evaluation.rows.values())), evaluation.metrics
+    rows, found = evaluation.total_rows, evaluation.metrics
     if "accuracy" in found:
         # Rows of the matrix are true classes.
         commonest = float(evaluation.sums["confusion"].sum(axis=1).max()) / rows
@@ -103,7 +103,7 @@ def _worst(evaluation: Evaluation) -> str:
 
 
 def _key_figures(result: Result) -> str:
-    held_out = int(sum(result.evaluation.rows.values())) if result.evaluation else 0
+    held_out = result.evaluation.total_rows if result.evaluation else 0
     return page.figures(
         [
             ("rounds", words.count(len(result.history))),

@@ -94,9 +94,11 @@ class EncryptedSum:
         Raises:
             UpdateError: nothing of any weight was added.
         """
-        if not self._chunks:
+        return self._of(tuple(chunk.copy() for chunk in self._chunks))
+
+    def _of(self, chunks: tuple[Any, ...]) -> Ciphertexts:
+        if not chunks:
             raise UpdateError("there is no encrypted sum: nothing of any weight was added.")
-        chunks = tuple(chunk.copy() for chunk in self._chunks)
         return Ciphertexts(self.public, self._size, chunks, self.total_weight, self._bound)
 
 
@@ -158,7 +160,8 @@ def scale(ciphertexts: Ciphertexts, weight: float, total_weight: float = _TOTAL_
     """
     running = EncryptedSum(ciphertexts.public, total_weight)
     running.add(ciphertexts, weight)
-    return running.total()
+    # Nothing else is added, and a copy takes a hundred times as long as the product.
+    return running._of(running._chunks)
 
 
 def weighted_sum(

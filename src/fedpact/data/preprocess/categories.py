@@ -1,7 +1,7 @@
-"""The categories of all clients' rows, and the most frequent of them."""
+"""The categories of all clients' rows, how many rows have each, and the most frequent of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,27 +67,40 @@ class Categories(Columnwise):
 
 
 @dataclass(frozen=True)
-class Modes(Columnwise):
-    """The most frequent category of each column, in two rounds; of equally frequent ones the first in order.
+class Counts(Columnwise):
+    """The number of rows of each category of each column, in two rounds; in one where all categories are declared.
+
+    The server sees each client's categories, where they are not declared, and the sums of the counts.
 
     Args:
         names: columns of at most 10,000 categories.
+        declared: column → its categories, where they are known beforehand; others are then not counted.
     """
+
+    declared: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
     rounds: ClassVar[int] = 2
 
+    def init(self, model: Any, seed: Seed) -> Estimating:
+        """Return the state before the first round, which is the second where nothing has to be collected."""
+        if self._open:
+            return Estimating()
+        return Estimating(1, [list(self.declared[name]) for name in self.names])
+
     def task(self, state: Estimating) -> Task | None:
         """Ask for the categories, then for the number of rows of each."""
+        if not self.names or state.round >= self.rounds:
+            return None
         if state.round == 0:
-            return Categories(self.names).task(state)
-        return ask(state, categories=state.found) if state.round == 1 else None
+            return Categories(self._open).task(state)
+        return ask(state, categories=state.found)
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
     ) -> tuple[Update, ClientState]:
         """Return each column's categories, or the number of rows of each."""
         if task.answers == "collect":
-            return Categories(self.names).client(model, task, data, kept, seed)
+            return Categories(self._open).client(model, task, data, kept, seed)
         counts = []
         for (codes, own), asked in zip(
             _categorical(data, self.names), task.parameters["categories"], strict=True
@@ -97,23 +110,41 @@ class Modes(Columnwise):
         return reply(task, data, {"counts": np.array(counts, np.int64)}), kept
 
     def server(self, model: Any, state: Estimating, aggregate: Aggregate) -> Estimating:
-        """Unite the clients' categories, then choose among them.
+        """Unite the clients' categories, then add up their rows.
 
         Raises:
             DataError: a column has no value at any client.
         """
         if state.round == 0:
-            return Categories(self.names).server(model, state, aggregate)
+            collecting = Categories(self._open)
+            united = collecting.fitted(collecting.server(model, state, aggregate))
+            return Estimating(1, [list({**united, **self.declared}[name]) for name in self.names])
         ends = np.cumsum([len(categories) for categories in state.found])
         counts = np.split(aggregate.sum("counts"), ends[:-1])
-        return Estimating(
-            state.round + 1,
-            [each[int(np.argmax(rows))] for each, rows in zip(state.found, counts, strict=True)],
-        )
+        return Estimating(2, [[each, rows.tolist()] for each, rows in zip(state.found, counts, strict=True)])
+
+    def fitted(self, state: Estimating) -> Mapping[str, Any]:
+        """Return column → {category: rows}, in the order of the categories."""
+        return {
+            name: dict(zip(*each, strict=True)) for name, each in zip(self.names, state.found or (), strict=True)
+        }
+
+    @property
+    def _open(self) -> tuple[str, ...]:
+        return tuple(name for name in self.names if name not in self.declared)
+
+
+@dataclass(frozen=True)
+class Modes(Counts):
+    """The most frequent category of each column, in two rounds; of equally frequent ones the first in order.
+
+    Args:
+        names: columns of at most 10,000 categories.
+    """
 
     def fitted(self, state: Estimating) -> Mapping[str, Value]:
         """Return column → its most frequent category."""
-        return dict(zip(self.names, state.found or (), strict=True))
+        return {name: max(rows, key=lambda each: rows[each]) for name, rows in super().fitted(state).items()}
 
 
 def _categorical(data: ClientData, names: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], list[Value]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -75,6 +76,26 @@ class Columns:
                     "leave it out of columns."
                 )
         return tuple(name for name in self.names if name in names)
+
+    def replaced(self, step: str, made: Mapping[str, Sequence[tuple[str, ColumnKind]]]) -> Columns:
+        """Return the columns, some of them replaced in their place by those that a step makes of them.
+
+        Args:
+            step: the step, for messages.
+            made: column → (name, kind) of each that replaces it.
+
+        Raises:
+            DataError: two columns would have one name.
+        """
+        items: list[tuple[str, ColumnKind]] = []
+        for name, kind in self.items:
+            items += made.get(name, [(name, kind)])
+        for name, count in Counter(name for name, _ in items).items():
+            if count > 1:
+                raise DataError(
+                    f'{step} makes two columns called "{name}"; rename a column or a category.'
+                )
+        return Columns(tuple(items))
 
     def to_json(self) -> list[list[str]]:
         """Return the columns as plain data."""
