@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 START, END = "<!-- scripts/channel_rules.py writes this -->", "<!-- and up to here -->"
 PAGES = {
     ROOT / "docs" / "guide" / "channel.md": ("first ↓, behind it →", "stages"),
-    ROOT / "docs" / "zh" / "guide" / "channel.md": ("前 ↓，后 →", "环节"),
+    ROOT / "docs" / "zh" / "guide" / "channel.md": ("前 ↓，后 →", "阶段"),
 }
 # Of each kind one that stands for all of them in a sentence.
 ONE_OF: dict[Kind, str] = {

@@ -78,13 +78,30 @@ if TYPE_CHECKING:
     from fedpact.core.rows import Rows as Rows
     from fedpact.data import datasets as datasets
     from fedpact.data import partition as partition
+    from fedpact.data import partitions as partitions
+    from fedpact.data import splits as splits
     from fedpact.data.federation import Federation as Federation
+    from fedpact.data.preprocess.clip import ClipRange as ClipRange
+    from fedpact.data.preprocess.bins import Bin as Bin
+    from fedpact.data.preprocess.dates import DateParts as DateParts
     from fedpact.data.preprocess.encode import OneHot as OneHot
+    from fedpact.data.preprocess.hash_text import HashText as HashText
     from fedpact.data.preprocess.impute import Impute as Impute
+    from fedpact.data.preprocess.ordinal import Ordinal as Ordinal
+    from fedpact.data.preprocess.rare import MergeRare as MergeRare
+    from fedpact.data.preprocess.log import Log as Log
+    from fedpact.data.preprocess.minmax import MaxAbs as MaxAbs
+    from fedpact.data.preprocess.minmax import MinMax as MinMax
+    from fedpact.data.preprocess.power import YeoJohnson as YeoJohnson
+    from fedpact.data.preprocess.quantile_transform import QuantileTransform as QuantileTransform
+    from fedpact.data.preprocess.robust import Robust as Robust
     from fedpact.data.preprocess.scale import Standardize as Standardize
+    from fedpact.data.preprocess.target import TargetEncode as TargetEncode
+    from fedpact.data.preprocess.tf_idf import TfIdf as TfIdf
     from fedpact.data.read import by_column as by_column
     from fedpact.data.read import client as client
     from fedpact.data.read import clients as clients
+    from fedpact.data.read import read_rows as read_rows
     from fedpact.engine.batched import Batched as Batched
     from fedpact.engine.evaluation import Evaluation as Evaluation
     from fedpact.engine.fitted import Fitted as Fitted
@@ -124,11 +141,24 @@ _HOMES = {
     "fedpact.core.job": ("Job",),
     "fedpact.core.rows": ("ClientData", "Rows"),
     "fedpact.core.errors": ("FedpactError",),
-    "fedpact.data.read": ("client", "clients", "by_column"),
+    "fedpact.data.read": ("client", "clients", "by_column", "read_rows"),
     "fedpact.data.federation": ("Federation",),
     "fedpact.data.preprocess.impute": ("Impute",),
     "fedpact.data.preprocess.scale": ("Standardize",),
+    "fedpact.data.preprocess.minmax": ("MinMax", "MaxAbs"),
+    "fedpact.data.preprocess.robust": ("Robust",),
+    "fedpact.data.preprocess.clip": ("ClipRange",),
+    "fedpact.data.preprocess.log": ("Log",),
+    "fedpact.data.preprocess.power": ("YeoJohnson",),
+    "fedpact.data.preprocess.quantile_transform": ("QuantileTransform",),
     "fedpact.data.preprocess.encode": ("OneHot",),
+    "fedpact.data.preprocess.ordinal": ("Ordinal",),
+    "fedpact.data.preprocess.rare": ("MergeRare",),
+    "fedpact.data.preprocess.target": ("TargetEncode",),
+    "fedpact.data.preprocess.dates": ("DateParts",),
+    "fedpact.data.preprocess.hash_text": ("HashText",),
+    "fedpact.data.preprocess.tf_idf": ("TfIdf",),
+    "fedpact.data.preprocess.bins": ("Bin",),
     "fedpact.channel.adaptive_clip": ("AdaptiveClip",),
     "fedpact.channel.cast": ("Cast",),
     "fedpact.channel.clip": ("Clip",),
@@ -183,6 +213,8 @@ _MODULES = {
     "datasets": "fedpact.data.datasets",
     "models": "fedpact.models",
     "partition": "fedpact.data.partition",
+    "partitions": "fedpact.data.partitions",
+    "splits": "fedpact.data.splits",
     "populations": "fedpact.populations",
     "metrics": "fedpact.learn.metrics",
     "errors": "fedpact.core.errors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,18 +21,20 @@ Partition: TypeAlias = dict[str, NDArray[np.intp]]
 _MOST_DRAWS = 1000
 
 
-def iid(rows: Rows, clients: int, seed: int = 0) -> Partition:
+def iid(rows: Rows, clients: int, seed: int | Seed = 0) -> Partition:
     """Deal shuffled rows to clients whose sizes differ by at most one row.
 
     Raises:
         ConfigError: fewer than one client, or more clients than rows.
     """
-    _check_clients(clients, len(rows), min_rows=1)
-    dealt = Seed.of(seed).child("partition", "iid").generator().permutation(len(rows))
-    return _named([np.sort(part) for part in np.array_split(dealt, clients)])
+    check_clients(clients, len(rows), min_rows=1)
+    dealt = _root(seed).child("partition", "iid").generator().permutation(len(rows))
+    return named([np.sort(part) for part in np.array_split(dealt, clients)])
 
 
-def dirichlet(rows: Rows, clients: int, alpha: float, seed: int = 0, min_rows: int = 1) -> Partition:
+def dirichlet(
+    rows: Rows, clients: int, alpha: float, seed: int | Seed = 0, min_rows: int = 1
+) -> Partition:
     """Skew the labels: each class is spread over the clients in proportions drawn from Dir(alpha).
 
     Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural Networks", ICML 2019
@@ -55,9 +57,9 @@ def dirichlet(rows: Rows, clients: int, alpha: float, seed: int = 0, min_rows: i
     """
     if not 0 < alpha < float("inf"):
         raise ConfigError(f"alpha of a Dirichlet partition must be a positive number, and is {alpha}.")
-    _check_clients(clients, len(rows), min_rows)
+    check_clients(clients, len(rows), min_rows)
     classes = _class_positions(rows)
-    generator = Seed.of(seed).child("partition", "dirichlet").generator()
+    generator = _root(seed).child("partition", "dirichlet").generator()
     class_sizes = np.array([len(positions) for positions in classes])
     for _ in range(_MOST_DRAWS):
         cuts = _cuts(generator, class_sizes, clients, alpha)
@@ -73,7 +75,7 @@ def dirichlet(rows: Rows, clients: int, alpha: float, seed: int = 0, min_rows: i
     parts = [
         [pos[cut[k] : cut[k + 1]] for pos, cut in zip(shuffled, cuts, strict=True)] for k in range(clients)
     ]
-    return _named([np.sort(np.concatenate(part)) for part in parts])
+    return named([np.sort(np.concatenate(part)) for part in parts])
 
 
 def by_column(rows: Rows, column: str) -> Partition:
@@ -121,15 +123,31 @@ def federate(
         DataError: a client without rows, positions that are no whole numbers, a row that does not exist or that
             two clients share.
     """
+    stream = Seed.of(seed)
+    parts = take_parts(rows, partition)
+    clients = tuple(hold_out(id, part, test, stream, stratify) for id, part in parts)
+    return Federation(clients, **about)
+
+
+def take_parts(
+    rows: Rows, partition: Mapping[str, NDArray[np.integer] | Sequence[int]]
+) -> Iterator[tuple[str, Rows]]:
+    """Return each client's id and rows, taken one client after another.
+
+    Raises:
+        DataError: as `federate`, before the first is taken.
+    """
     parts = {id: _positions(id, given, len(rows)) for id, given in partition.items()}
     given = np.concatenate([np.empty(0, np.intp), *parts.values()])
     if np.bincount(given, minlength=1).max() > 1:
         raise DataError(
             "The partition gives a row to two clients, or twice to one: give each row once at most."
         )
-    stream = Seed.of(seed)
-    clients = tuple(hold_out(id, rows.take(index), test, stream, stratify) for id, index in parts.items())
-    return Federation(clients, **about)
+    return ((id, rows.take(index)) for id, index in parts.items())
+
+
+def _root(seed: int | Seed) -> Seed:
+    return seed if isinstance(seed, Seed) else Seed.of(seed)
 
 
 def _positions(id: str, given: Any, rows: int) -> NDArray[np.intp]:
@@ -146,7 +164,8 @@ def _positions(id: str, given: Any, rows: int) -> NDArray[np.intp]:
     return index.astype(np.intp)
 
 
-def _check_clients(clients: int, rows: int, min_rows: int) -> None:
+def check_clients(clients: int, rows: int, min_rows: int) -> None:
+    """Raise ConfigError, or DataError where there are no rows, unless so many rows can serve so many clients."""
     if clients < 1 or min_rows < 0:
         raise ConfigError(f"{clients} clients of at least {min_rows} rows: ask for at least one client.")
     if rows == 0:
@@ -183,6 +202,7 @@ def _cuts(
     return cuts
 
 
-def _named(parts: list[NDArray[np.intp]]) -> Partition:
+def named(parts: Sequence[NDArray[np.intp]]) -> Partition:
+    """Return parts by the names "client-00", "client-01", …, which sort in order."""
     digits = len(str(len(parts) - 1))
     return {f"client-{number:0{digits}d}": part for number, part in enumerate(parts)}

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError, DataError, suggest
+from fedpact.core.registry import Spec
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data import partition, tables
 from fedpact.data.federation import Federation
+from fedpact.data.partitions.simulate import simulate
 from fedpact.data.split import hold_out
 
 if TYPE_CHECKING:
@@ -152,6 +154,64 @@ def by_column(
         label=label or "",
         reads=_reads(label, columns, text),
     )
+
+
+def read_rows(
+    source: Source,
+    label: str | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    text: Collection[str] = (),
+    names: Sequence[str] | None = None,
+) -> Rows:
+    """Read rows that are nobody's yet, to be spread over simulated clients (`fp.partitions.simulate`).
+
+    Args:
+        source: as `client` takes it.
+        label: the column that holds the label, where the source is a table.
+        columns: the feature columns to keep; all by default. Tables only.
+        text: columns to read as text although they look like numbers. Tables only.
+        names: the columns' names, for a text file without a line of names.
+
+    Raises:
+        DataError, ConfigError: as `client`.
+    """
+    return _Reading("The source", label, columns, text, names).rows(source)
+
+
+def partitioned(
+    table: str | os.PathLike[str] | pd.DataFrame,
+    how: Spec | str,
+    label: str | None = None,
+    *,
+    test: float = 0.25,
+    seed: int = 0,
+    stratify: bool = True,
+    columns: Sequence[str] | None = None,
+    text: Collection[str] = (),
+    names: Sequence[str] | None = None,
+    name: str = "",
+) -> Federation:
+    """Read one table and spread it over simulated clients, as a job's `data` asks.
+
+    Args:
+        table: a path to a table, or a DataFrame.
+        how: the specification of a partition of `fp.partitions`.
+        label: the column that holds the label.
+        test: the share of each client's rows that become its test rows; 0 for none.
+        seed: the root of every choice.
+        stratify: keep each class's share.
+        columns: the feature columns to keep; all by default.
+        text: columns to read as text although they look like numbers.
+        names: the columns' names, for a text file without a line of names.
+        name: the federation's name.
+
+    Raises:
+        DataError, ConfigError: as `read_rows` and `fp.partitions.simulate`.
+    """
+    rows = read_rows(table, label, columns=columns, text=text, names=names)
+    about = {"name": name, "label": label or "", "reads": _reads(label, columns, text)}
+    return simulate(rows, how, test=test, seed=seed, stratify=stratify, **about).clients
 
 
 def _reads(label: str | None, columns: Sequence[str] | None, text: Collection[str]) -> dict[str, Any]:

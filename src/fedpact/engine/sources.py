@@ -10,7 +10,7 @@ from fedpact.core.registry import Spec
 from fedpact.data.datasets import defaults, load
 from fedpact.data.federation import Federation
 from fedpact.data.populations import POPULATIONS
-from fedpact.data.read import by_column, clients
+from fedpact.data.read import by_column, clients, partitioned
 from fedpact.engine.population import Population
 
 # What may be said of files, beside which they are.
@@ -25,6 +25,8 @@ def load_clients(job: Job) -> Federation | Population:
     - {name = "heart", ...}: a registered data set and its options;
     - {clients = {lyon = "lyon.csv", ...}, label = "outcome", ...}: a file for each client;
     - {table = "all.csv", by = "hospital", label = "outcome", ...}: one file, a client for each value of a column;
+    - {table = "all.csv", partition = {name = "Dirichlet", clients = 10, alpha = 0.5}, label = "outcome", ...}: one
+      file, spread over simulated clients by a partition of `fp.partitions`;
     - {parquet = "all.arrow", client = "user", label = "next", ...}, {sqlite = "all.db", table = "rows", ...} or
       {folder = "users", label = "next", ...}: a population of `fp.populations` with the options of its function, of
       which only the clients asked are read.
@@ -46,6 +48,9 @@ def load_clients(job: Job) -> Federation | Population:
         if not isinstance(sources, Mapping):
             raise ConfigError(f"[data]: clients is {sources!r}; give a file for each client, by its name.")
         return clients(sources, **options)
+    if "table" in options and "partition" in options:
+        _check(options, ("table", "partition", "label"), _OPTIONS)
+        return partitioned(options.pop("table"), options.pop("partition"), **options)
     if "table" in options:
         _check(options, ("table", "by", "label"), _OPTIONS)
         return by_column(options.pop("table"), options.pop("by"), **options)

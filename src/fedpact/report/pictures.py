@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedpact.engine.picture import BLUE, GREEN, GREY, INK, ORANGE, house_style
+from fedpact.drawing import BLUE, GREEN, GREY, INK, ORANGE, house_style
 from fedpact.engine.words import many, score
 from fedpact.report.comparison import Comparison
 

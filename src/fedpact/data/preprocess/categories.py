@@ -126,7 +126,8 @@ class Counts(Columnwise):
     def fitted(self, state: Estimating) -> Mapping[str, Any]:
         """Return column → {category: rows}, in the order of the categories."""
         return {
-            name: dict(zip(*each, strict=True)) for name, each in zip(self.names, state.found or (), strict=True)
+            name: dict(zip(*each, strict=True))
+            for name, each in zip(self.names, state.found or (), strict=True)
         }
 
     @property

@@ -92,9 +92,7 @@ class Columns:
             items += made.get(name, [(name, kind)])
         for name, count in Counter(name for name, _ in items).items():
             if count > 1:
-                raise DataError(
-                    f'{step} makes two columns called "{name}"; rename a column or a category.'
-                )
+                raise DataError(f'{step} makes two columns called "{name}"; rename a column or a category.')
         return Columns(tuple(items))
 
     def to_json(self) -> list[list[str]]:

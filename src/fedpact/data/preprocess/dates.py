@@ -58,7 +58,9 @@ class DateParts:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", as_names("DateParts", self.columns))
         if isinstance(self.parts, str) or not self.parts or len(set(self.parts)) < len(self.parts):
-            raise ConfigError(f"DateParts: parts is {self.parts!r}; give a list of one part or more, each once.")
+            raise ConfigError(
+                f"DateParts: parts is {self.parts!r}; give a list of one part or more, each once."
+            )
         for part in self.parts:
             if part not in _PARTS:
                 raise ConfigError(
@@ -79,7 +81,9 @@ class DateParts:
         names = columns.check("DateParts", columns.of_kind("other") if self.columns is None else self.columns)
         for name in names:
             if columns.kinds[name] == "numeric":
-                raise ConfigError(f'DateParts is for dates, and column "{name}" holds numbers; leave it out of columns.')
+                raise ConfigError(
+                    f'DateParts is for dates, and column "{name}" holds numbers; leave it out of columns.'
+                )
         return names
 
 
@@ -105,7 +109,8 @@ class FittedDateParts:
         for name in self.columns:
             dates = _as_dates(frame, name)
             changed[name] = {
-                f"{name}:{part}": _PARTS[part](dates).to_numpy(np.float64, na_value=np.nan) for part in self.parts
+                f"{name}:{part}": _PARTS[part](dates).to_numpy(np.float64, na_value=np.nan)
+                for part in self.parts
             }
         return with_columns(frame, changed)
 

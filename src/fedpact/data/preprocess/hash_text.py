@@ -13,13 +13,13 @@ from fedpact.core.settings import check_counts
 from fedpact.data.preprocess.columns import Columns, with_columns
 from fedpact.data.preprocess.estimate import Estimate
 from fedpact.data.preprocess.moments import Means
-from fedpact.data.preprocess.steps import as_names
 from fedpact.data.preprocess.words import (
     Norm,
     Splitting,
     Unit,
+    as_texts,
+    bucket,
     check_norm,
-    hashed,
     normed,
     splitting_of,
     text_names,
@@ -61,7 +61,7 @@ class HashText:
     norm: Norm | None = "l2"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", as_names("HashText", self.columns))
+        object.__setattr__(self, "columns", as_texts(self))
         check_counts(self, "n_features")
         check_norm(self)
         splitting_of(self)
@@ -107,9 +107,8 @@ class FittedHashText:
                 frame,
                 name,
                 self.splitting,
-                lambda word: abs(hashed(word)) % self.n_features,
+                lambda word: bucket(word, self.n_features, self.signed),
                 self.n_features,
-                (lambda word: 1.0 if hashed(word) >= 0 else -1.0) if self.signed else lambda word: 1.0,
             )
             made = normed(counts, self.norm)
             changed[name] = {f"{name}:{i}": made[rows, i] for i in range(self.n_features)}

@@ -30,11 +30,28 @@ if TYPE_CHECKING:
 
 # The names that fitted steps go by in a model's file, and where each is.
 _FITTED = {
+    "ClipRange": "clip:FittedClipRange",
     "Impute": "impute:FittedImpute",
+    "Log": "log:FittedLog",
+    "MaxAbs": "minmax:FittedMaxAbs",
+    "MinMax": "minmax:FittedMinMax",
     "OneHot": "encode:FittedOneHot",
+    "Ordinal": "ordinal:FittedOrdinal",
+    "MergeRare": "rare:FittedMergeRare",
+    "TargetEncode": "target:FittedTargetEncode",
+    "DateParts": "dates:FittedDateParts",
+    "HashText": "hash_text:FittedHashText",
+    "TfIdf": "tf_idf:FittedTfIdf",
+    "Bin": "bins:FittedBin",
+    "QuantileTransform": "quantile_transform:FittedQuantileTransform",
+    "Robust": "robust:FittedRobust",
     "Standardize": "scale:FittedStandardize",
+    "YeoJohnson": "power:FittedYeoJohnson",
 }
-_NOT_NUMERIC: dict[ColumnKind, str] = {"category": "encode with OneHot, or leave out", "other": "leave out"}
+_NOT_NUMERIC: dict[ColumnKind, str] = {
+    "category": "encode with OneHot, or leave out",
+    "other": "take DateParts of dates, or leave out",
+}
 
 
 @dataclass(frozen=True)
@@ -95,9 +112,7 @@ class Pipeline:
             if names:
                 raise DataError(f"no model can read what these columns hold; {advice}: {', '.join(names)}.")
 
-    def matrix(
-        self, x: Any, dtype: DTypeLike = np.float64, training_of: str | None = None
-    ) -> NDArray[Any]:
+    def matrix(self, x: Any, dtype: DTypeLike = np.float64, training_of: str | None = None) -> NDArray[Any]:
         """Return the prepared rows as a matrix [n, features], in the order of `feature_names_out`.
 
         Args:
@@ -128,7 +143,9 @@ class Pipeline:
 
     def to_json(self) -> dict[str, Any]:
         """Return the pipeline as plain data."""
-        steps = [{"name": type(step).__name__.removeprefix("Fitted"), **step.to_json()} for step in self.steps]
+        steps = [
+            {"name": type(step).__name__.removeprefix("Fitted"), **step.to_json()} for step in self.steps
+        ]
         return {"columns": self.columns.to_json(), "steps": steps}
 
     @classmethod

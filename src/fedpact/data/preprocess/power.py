@@ -5,10 +5,9 @@ Yeo and Johnson, "A New Family of Power Transformations to Improve Normality or 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray

@@ -64,32 +64,31 @@ def narrowed(search: Search, slopes: list[float]) -> Search:
     if not slopes:
         return search
     new = [[lam, slope] for lam, slope in zip(search["asked"], slopes, strict=True) if not math.isnan(slope)]
+    for lam, slope in new:
+        if slope == 0:
+            return _done(search, lam)
     points = sorted(search["points"] + new)
-    rising = sum(1 for _ in _while_rising(points))
+    rising = next((i for i, (_, slope) in enumerate(points) if slope <= 0), len(points))
     if rising in (0, len(points)):
         # The likelihood rises towards a bound: nothing beyond it was asked for.
-        best = points[0 if rising == 0 else -1][0] if points else 1.0
-        return {**search, "asked": [], "points": [], "lambda": best}
+        best = points[-1 if rising else 0][0] if points else 1.0
+        return _done(search, best)
     near = points[max(0, rising - 2) : rising + 2]
     (low, _), (high, _) = points[rising - 1 : rising + 1]
     precision = _PRECISION * max(abs(low), abs(high), 1 / search["scale"])
     guess = _root(near, low, high)
-    if high - low <= 2 * precision:
-        return {**search, "asked": [], "points": [], "lambda": guess}
     straight = _root(points[rising - 1 : rising + 1], low, high)
     error = min(max(abs(guess - straight), 8 * precision), (high - low) / 4)
-    steps = (-error, -error / 16, 0.0, error / 16, error)
+    # The middle is there for the worst case: a guess may be bad, and its error underestimated, time and again.
+    steps = (-error, -error / 16, 0.0, error / 16, error, (low + high) / 2 - guess)
     asked = sorted({guess + step for step in steps if low < guess + step < high})
-    if not asked:
-        return {**search, "asked": [], "points": [], "lambda": guess}
+    if high - low <= 2 * precision or not asked:
+        return _done(search, guess)
     return {**search, "asked": asked, "points": near}
 
 
-def _while_rising(points: list[list[float]]) -> Any:
-    for _, slope in points:
-        if slope <= 0:
-            return
-        yield slope
+def _done(search: Search, lam: float) -> Search:
+    return {**search, "asked": [], "points": [], "lambda": lam}
 
 
 def _root(points: list[list[float]], low: float, high: float) -> float:

@@ -71,7 +71,9 @@ class Quantiles(Columnwise):
             place[~begins] = prefixes.size
             cells = 256 * place + leading.astype(np.uint8)
             counts.append(np.bincount(cells, minlength=256 * (prefixes.size + 1)).reshape(-1, 256)[:-1])
-        return reply(task, data, {"counts": np.concatenate(counts), "rows": np.array([len(data.train)])}), kept
+        return reply(
+            task, data, {"counts": np.concatenate(counts), "rows": np.array([len(data.train)])}
+        ), kept
 
     def server(self, model: Any, state: Estimating, aggregate: Aggregate) -> Estimating:
         """Find the next byte of each value.

@@ -52,7 +52,9 @@ class MergeRare:
         try:
             object.__setattr__(self, "into", as_category(self.into, "into"))
         except DataError:
-            raise ConfigError(f"MergeRare: into is {self.into!r}; it must be text or a finite number.") from None
+            raise ConfigError(
+                f"MergeRare: into is {self.into!r}; it must be text or a finite number."
+            ) from None
 
     def estimate(self, columns: Columns) -> Estimate:
         """Return what counts the rows of each category."""

@@ -51,7 +51,7 @@ class Robust:
             raise ConfigError(
                 "Robust: with_centering and with_scaling are both false, so nothing is left to do."
             )
-        if self.unit_variance and not (self.with_scaling and 0 < percent[0] and percent[1] < 100):
+        if self.unit_variance and not (self.with_scaling and percent[0] > 0 and percent[1] < 100):
             raise ConfigError(
                 "Robust: unit_variance needs with_scaling and a quantile_range inside (0, 100): a normal "
                 "column has no quantiles at 0 and 100."

@@ -73,7 +73,9 @@ class TargetEncode:
             check_numbers(self, "smooth")
         check_counts(self, "folds", "min_count")
         if self.folds < 2:
-            raise ConfigError("TargetEncode: folds is 1; rows of one fold have no others to be encoded by: give 2.")
+            raise ConfigError(
+                "TargetEncode: folds is 1; rows of one fold have no others to be encoded by: give 2."
+            )
         declared = declared_categories("TargetEncode", self.categories, self.columns)
         object.__setattr__(self, "categories", declared)
 
@@ -84,7 +86,9 @@ class TargetEncode:
             ConfigError: there is no such column, or a label at each of several positions.
         """
         if labels.positions:
-            raise ConfigError("TargetEncode needs one label for each row, and these rows have arrays of labels.")
+            raise ConfigError(
+                "TargetEncode needs one label for each row, and these rows have arrays of labels."
+            )
         names = encoded_names("TargetEncode", columns, self.columns, self.categories)
         declared = {name: tuple(each) for name, each in (self.categories or {}).items()}
         classes = tuple(str(each) for each in labels.classes)
@@ -165,9 +169,7 @@ class FittedTargetEncode:
     def _names_out(self, name: str) -> list[str]:
         return [f"{name}:{output}" for output in self.outputs] or [name]
 
-    def _encoded(
-        self, frame: pd.DataFrame, part_of: Callable[[int], NDArray[np.int64]]
-    ) -> pd.DataFrame:
+    def _encoded(self, frame: pd.DataFrame, part_of: Callable[[int], NDArray[np.int64]]) -> pd.DataFrame:
         changed = {}
         for name, (categories, lists) in self.encodings.items():
             numbers = np.array(lists)

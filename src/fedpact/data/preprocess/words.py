@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedpact.core.errors import ConfigError
 from fedpact.core.settings import check_choice
 from fedpact.data.preprocess.columns import Columns, as_categories
+from fedpact.data.preprocess.steps import as_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,18 @@ def check_norm(part: Any) -> None:
         check_choice(part, "norm", get_args(Norm))
 
 
+def as_texts(part: Any) -> tuple[str, ...]:
+    """Return the setting `columns` of a step for texts, which nothing tells from categories, as a tuple.
+
+    Raises:
+        ConfigError: it is no list of names.
+    """
+    names = as_names(type(part).__name__, part.columns)
+    if not names:
+        raise ConfigError(f"{type(part).__name__}: name the columns of texts.")
+    return names
+
+
 def text_names(step: str, columns: Columns, names: Sequence[str]) -> tuple[str, ...]:
     """Return the columns of texts in the order of the columns.
 
@@ -100,9 +113,8 @@ def word_counts(
     frame: pd.DataFrame,
     name: str,
     split: Splitting,
-    place_of: Callable[[str], int | None],
+    place_of: Callable[[str], tuple[int, float] | None],
     columns: int,
-    sign_of: Callable[[str], float] = lambda word: 1.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return how often each distinct text has each word [texts + 1, columns], and which text each row has [n].
 
@@ -112,9 +124,8 @@ def word_counts(
         frame: the table.
         name: the column of texts.
         split: how they are split.
-        place_of: the column of a word; None where it counts in none.
+        place_of: the column of a word, and what it counts there; None where it counts in none.
         columns: how many columns there are.
-        sign_of: what a word counts.
 
     Raises:
         DataError: there is no such column, or a value is neither text nor a finite number; its row is named.
@@ -122,12 +133,11 @@ def word_counts(
     codes, texts = as_categories(frame, name)
     words = [split(str(text)) for text in texts]
     known = {word: place_of(word) for word in set(chain.from_iterable(words))}
-    signs = {word: sign_of(word) for word in known}
     counts = np.zeros((len(texts) + 1, columns))
     for row, found in enumerate(words):
         for word in found:
             if (place := known[word]) is not None:
-                counts[row, place] += signs[word]
+                counts[row, place[0]] += place[1]
     return counts, np.where(codes < 0, len(texts), codes)
 
 
@@ -137,6 +147,12 @@ def normed(rows: NDArray[np.float64], norm: Norm | None) -> NDArray[np.float64]:
         return rows
     size = np.abs(rows).sum(axis=1) if norm == "l1" else np.sqrt((rows * rows).sum(axis=1))
     return rows / np.where(size > 0, size, 1.0)[:, None]
+
+
+def bucket(word: str, n_features: int, signed: bool = False) -> tuple[int, float]:
+    """Return the column that a word is hashed to, and what it counts there: 1 or, with signs, maybe −1."""
+    h = hashed(word)
+    return abs(h) % n_features, -1.0 if signed and h < 0 else 1.0
 
 
 def hashed(word: str) -> int:

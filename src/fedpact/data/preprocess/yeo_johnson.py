@@ -35,6 +35,8 @@ def transformed(values: NDArray[np.float64], power: Power) -> NDArray[np.float64
     The scale a is positive; it and b depend on lambda and the pivot alone, so that standardised powers do not
     depend on the pivot.
     """
+    if power == Power(1.0, 0.0):
+        return values
     powers = np.full(values.shape, np.nan)
     for of_sign, sign, exponent in _halves(values, power.lam):
         if power.pivot == 0 or (power.pivot < 0) == (sign < 0):
@@ -70,16 +72,14 @@ def signed_logs(values: NDArray[np.float64], pivot: float) -> NDArray[np.float64
 
 
 def middle(least: float, largest: float) -> float:
-    """Return a pivot between two numbers of one sign, 0 for numbers of both."""
-    if least < 0 < largest:
+    """Return a pivot between two numbers of one sign, 0 for a negative and another one."""
+    if least < 0 <= largest:
         return 0.0
     size = math.expm1((math.log1p(abs(least)) + math.log1p(abs(largest))) / 2)
     return math.copysign(size, largest if largest > 0 else least)
 
 
-def _halves(
-    values: NDArray[np.float64], lam: float
-) -> list[tuple[NDArray[np.bool_], float, float]]:
+def _halves(values: NDArray[np.float64], lam: float) -> list[tuple[NDArray[np.bool_], float, float]]:
     return [(values >= 0, 1.0, lam), (values < 0, -1.0, 2.0 - lam)]
 
 
@@ -115,5 +115,5 @@ def _from_beyond(
     start = math.log1p(abs(power.pivot))
     beyond = sign * _grown(_logs(values, 0.0), exponent) * np.exp(-t * start)
     # (y − y₀)·e^{−tL₀}, of which y₀·e^{−tL₀} = ±(1 − e^{−tL₀})/t has the pivot's sign.
-    away = sign * _grown(np.array([start]), -t)
+    away = sign * _grown(np.array(start), -t)
     return beyond + away
