@@ -62,7 +62,8 @@ class Cell:
 def noise_of(who: Who, epsilon: float) -> float:
     """Return the noise multiplier with which all rounds together stay within ε.
 
-    Sampling hides clients from whoever sees the models alone. The server knows whom it asked.
+    Sampling hides clients from whoever sees the models alone. The server knows whom it asked. And where it sees updates
+    one by one, that there is one tells that its client is there: what is hidden is which client it is.
     """
 
     def releases(noise: float) -> list[Release]:
@@ -70,7 +71,7 @@ def noise_of(who: Who, epsilon: float) -> float:
             return [Release(Gaussian(noise), Poisson(COHORT / CLIENTS), ROUNDS)]
         return [Release(Skellam(noise, PARAMETERS**0.5 * STEPS, STEPS), Everyone(), ROUNDS)]
 
-    return noise_for(releases, epsilon, DELTA)
+    return noise_for(releases, epsilon, DELTA, "replace_one" if who == "local" else "add_or_remove")
 
 
 def channel_of(who: Who, noise: float | None) -> list[Transform]:
@@ -103,8 +104,9 @@ def measure(who: Who, epsilon: float | None, seeds: int) -> Cell:
         )
         for seed in range(seeds)
     ]
-    protections = results[0].privacy.protections
-    spent = account(protections[0].releases, DELTA).epsilon if protections else float("inf")
+    spent = float("inf")
+    for protection in results[0].privacy.protections:
+        spent = account(protection.releases, DELTA, protection.guarantee.relation).epsilon
     return Cell(noise, spent, tuple(map(accuracy, results)))
 
 

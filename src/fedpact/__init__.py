@@ -81,19 +81,19 @@ if TYPE_CHECKING:
     from fedpact.data import partitions as partitions
     from fedpact.data import splits as splits
     from fedpact.data.federation import Federation as Federation
-    from fedpact.data.preprocess.clip import ClipRange as ClipRange
     from fedpact.data.preprocess.bins import Bin as Bin
+    from fedpact.data.preprocess.clip import ClipRange as ClipRange
     from fedpact.data.preprocess.dates import DateParts as DateParts
     from fedpact.data.preprocess.encode import OneHot as OneHot
     from fedpact.data.preprocess.hash_text import HashText as HashText
     from fedpact.data.preprocess.impute import Impute as Impute
-    from fedpact.data.preprocess.ordinal import Ordinal as Ordinal
-    from fedpact.data.preprocess.rare import MergeRare as MergeRare
     from fedpact.data.preprocess.log import Log as Log
     from fedpact.data.preprocess.minmax import MaxAbs as MaxAbs
     from fedpact.data.preprocess.minmax import MinMax as MinMax
+    from fedpact.data.preprocess.ordinal import Ordinal as Ordinal
     from fedpact.data.preprocess.power import YeoJohnson as YeoJohnson
     from fedpact.data.preprocess.quantile_transform import QuantileTransform as QuantileTransform
+    from fedpact.data.preprocess.rare import MergeRare as MergeRare
     from fedpact.data.preprocess.robust import Robust as Robust
     from fedpact.data.preprocess.scale import Standardize as Standardize
     from fedpact.data.preprocess.target import TargetEncode as TargetEncode

@@ -260,6 +260,11 @@ def test_a_job_that_is_read_elsewhere_asks_for_the_rows_that_were_given_in_pytho
         _ = built.public.examples
 
 
+def test_public_rows_without_bytes_of_their_own_are_refused() -> None:
+    with pytest.raises(ConfigError, match="an array of Python objects, which has no SHA-256; give an array"):
+        FedDF(public=np.array([["a", 1], ["b", 2]], dtype=object))
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

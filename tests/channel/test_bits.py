@@ -1,5 +1,7 @@
 """Packed numbers: as many bits as they say, and back again; codes that others made are refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,6 +66,18 @@ def test_the_omega_code_is_that_of_its_definition_and_comes_back(numbers):
     assert "".join(f"{byte:08b}" for byte in packed.tolist())[: len(wanted)] == wanted
     assert packed.size == -(-len(wanted) // 8)
     assert elias.decode(packed, len(numbers)).tolist() == numbers
+
+
+def test_bytes_beyond_the_longest_codes_are_refused_before_anything_is_allocated():
+    packed = np.zeros(1 << 22, np.uint8)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="not the codes"):
+        elias.decode(packed, 10)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < packed.nbytes
+    longest = elias.encode(np.full(10, 2**32))
+    assert elias.decode(longest, 10).tolist() == [2**32] * 10
 
 
 def test_codes_longer_than_a_block_come_back():

@@ -78,6 +78,13 @@ def test_estimates_are_medians_over_the_rows(rows):
     )
 
 
+def test_of_equal_estimates_the_first_are_taken():
+    # With as many columns as parameters estimates are exact; of equal ones a partition takes what suits the machine.
+    x = np.array([1.0, -2.0, 2.0, 2.0, -2.0, 2.0])
+    found = through(CountSketch(1, 6, 3), {"model": vector(x)})["model"]["x"]
+    np.testing.assert_array_equal(np.flatnonzero(found), [1, 2, 3])
+
+
 def test_the_mean_of_clients_is_found_though_no_client_shows_it():
     # Each client's largest number is its own; what they share is found in their sum.
     rng = np.random.default_rng(2)
@@ -182,6 +189,6 @@ def test_statistics_models_and_wrong_settings_are_refused():
     vectors = {"model": vector(np.ones(9))}
     with pytest.raises(ChannelError, match="CountSketch keeps only part"):
         CountSketch(1, 3, 1).encode(update(kind="model", **vectors), begin(CountSketch(1, 3, 1), vectors))
-    for settings in ({"rows": 0}, {"columns": 1.5}, {"top_k": 0}, {"momentum": 1}):
+    for settings in ({"rows": 0}, {"columns": 1.5}, {"top_k": 0}, {"momentum": 1}, {"error_feedback": "no"}):
         with pytest.raises(ConfigError, match="CountSketch: "):
             CountSketch(**{"rows": 1, "columns": 3, "top_k": 1, **settings})

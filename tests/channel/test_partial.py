@@ -11,9 +11,12 @@ from fedpact.algorithms.fedavg import FedAvg
 from fedpact.algorithms.newton import Newton
 from fedpact.algorithms.scaffold import SCAFFOLD
 from fedpact.channel import TRANSFORMS
+from fedpact.channel.channel import Channel
 from fedpact.channel.partial import Partial
 from fedpact.core.errors import ChannelError, ConfigError
+from fedpact.core.messages import Task
 from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout
 from tests.channel.rounds import MIXED, begin, mean, norm, random_vector, through, update
 
@@ -91,6 +94,18 @@ def test_patterns_that_no_array_fits_are_refused_before_a_client_is_asked():
     algorithm = FedDF(public=np.eye(2))
     with pytest.raises(ChannelError, match="no name fits its patterns"):
         fp.train(fp.models.Logistic(), clients, algorithm=algorithm, channel=[Partial("coef")], rounds=1)
+
+
+def test_errors_may_be_kept_of_the_arrays_that_are_sent():
+    layout = Layout([Entry("body", (6,)), Entry("head", (4,))])
+    stages, model = [Partial("head"), fp.TopK(k=1)], random_vector(layout, RANDOM)
+    channel = Channel(stages, FedAvg(), layout)
+    opened = channel.begin(Task("train", arrays={"model": model}), ["lyon"], Seed.of(0))
+    sent, kept = channel.encode(update(model=model), opened, {}, {})
+    arrived = channel.receive(sent, opened).averaged["model"]["head"]
+    (error,) = kept.values()
+    np.testing.assert_array_equal(arrived + error["parameters"], model["head"])
+    assert np.count_nonzero(arrived) == 1
 
 
 def test_algorithms_that_it_does_not_go_with_are_refused():

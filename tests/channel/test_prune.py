@@ -89,7 +89,7 @@ def test_the_smallest_weights_of_each_matrix_go_down_as_zeros(sparsity, seed):
     for name in ("conv", "half", "head"):
         size = np.abs(model.widened()[name]).reshape(-1).astype(float)
         left = np.zeros(size.size, bool)
-        left[np.argsort(-size, kind="stable")[: size.size - round(sparsity * size.size)]] = True
+        left[np.argsort(-size, kind="stable")[: max(1, size.size - round(sparsity * size.size))]] = True
         down = sent.arrays["model"].widened()[name].reshape(-1)
         np.testing.assert_array_equal(down, np.where(left, model.widened()[name].reshape(-1), 0))
         assert not after.widened()[name].reshape(-1)[~left].any()
@@ -150,6 +150,13 @@ def test_whole_rows_of_least_norm_are_pruned_in_all_matrices_but_the_last():
     assert sent.nbytes == model.layout.nbytes - 3 * 8 * 4 - 2 * 8 * 2
     # A bit for each row, in whole bytes.
     assert told_bytes(Prune(0.5, structured=True), model) == 2
+
+
+def test_of_each_matrix_a_row_is_left_however_few_there_are():
+    # Of 6 and 5 rows 0.95 would be 6 and 5: behind a layer of zeros nothing is learned any more.
+    down = held([Prune(0.95, structured=True)], model_of(), changes_of(1))[0].arrays["model"].widened()
+    for name in ("conv", "half"):
+        assert sum(row.any() for row in down[name]) == 1
 
 
 def test_parameters_may_be_skipped_and_a_model_without_matrices_is_pruned_too():

@@ -139,7 +139,16 @@ def test_algorithms_that_it_does_not_go_with_are_refused():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"fraction": 0.1, "k": 3}, {"fraction": 0}, {"fraction": 1.1}, {"k": 0}, {"k": 2.5}]
+    "settings",
+    [
+        {},
+        {"fraction": 0.1, "k": 3},
+        {"fraction": 0},
+        {"fraction": 1.1},
+        {"k": 0},
+        {"k": 2.5},
+        {"k": 1, "unbiased": "no"},
+    ],
 )
 def test_settings_out_of_their_range_are_refused(settings):
     with pytest.raises(ConfigError, match="RandomK: "):

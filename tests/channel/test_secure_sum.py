@@ -23,7 +23,7 @@ from fedpact.engine.shared import received
 from fedpact.engine.work import Rules, Setting
 from fedpact.engine.workers import Workers
 from tests.channel.cohorts import EXAMPLES, UNIFORM, through, update
-from tests.engine.runs import outcome, same_bits, two_classes
+from tests.engine.runs import outcome, two_classes
 from tests.federation import SEED, Quadratics, quadratic
 
 ENGINES = {

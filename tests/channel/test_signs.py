@@ -92,7 +92,7 @@ def descent(stage):
     Karimireddy et al., Counterexample 2: the signs of every subgradient are ±(1, −1), so that w₁ + w₂ never changes.
     """
     w, kept, least = np.array([1.0, 1.0]), {}, math.inf
-    for t in range(1, 3000):
+    for t in range(1, 1000):
         s, d = np.sign(w.sum()), (np.sign(w[0] - w[1]) or 1.0)
         vectors = {"model": vector(0.1 / math.sqrt(t) * (0.5 * s * np.ones(2) + d * np.array([1.0, -1.0])))}
         context = begin(stage, vectors, number=t)

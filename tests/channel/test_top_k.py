@@ -93,8 +93,6 @@ def descent(stage, lr, number):
             sent, kept[i] = stage.encode_remembering(update(str(i), **vectors), kept[i], context)
             total += flat(stage.receive(sent, context).averaged["model"])
         w = w - lr * total / 3
-        if np.abs(w).max() > 1e12:
-            break
     return np.abs(w).max()
 
 
@@ -102,8 +100,7 @@ def test_error_feedback_converges_where_plain_top_k_grows_without_bound():
     # By hand, at (t, t, t): a_i·w = t, so client 1 has 2t·(−3, 2, 2) + (t, t, t)/2, of which −5.5t is the largest; the
     # mean of the three is −5.5t/3 in each coordinate, and w is multiplied by 1 + 0.02 · 5.5 / 3 in each step.
     assert descent(TopK(k=1, error_feedback=False), 0.02, 100) == pytest.approx((1 + 0.11 / 3) ** 100)
-    assert descent(TopK(k=1, error_feedback=False), 0.02, 10**4) > 1e12
-    assert descent(TopK(k=1), 0.02, 3000) < 1e-6
+    assert descent(TopK(k=1), 0.02, 700) < 1e-6
 
 
 def test_momentum_is_that_of_what_is_kept_and_is_cleared_where_it_was_sent():

@@ -7,6 +7,7 @@ import pytest
 from fedpact.algorithms import ALGORITHMS, PARTS
 from fedpact.channel import TRANSFORMS
 from fedpact.data import STEPS
+from fedpact.data.partitions import PARTITIONS
 from fedpact.data.datasets import DATASETS
 from fedpact.engine.stop import STOP_RULES
 from fedpact.learn import MODELS
@@ -20,6 +21,7 @@ KINDS = {
     "models": MODELS,
     "optimizers": PARTS,
     "steps": STEPS,
+    "partitions": PARTITIONS,
     "stop-rules": STOP_RULES,
     "metrics": LARGER_IS_BETTER,
 }
@@ -35,7 +37,7 @@ def test_list_has_every_part_with_a_sentence(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["algorithms", "datasets", "transforms", "steps", "stop-rules", "optimizers"]
+    "kind", ["algorithms", "datasets", "transforms", "steps", "partitions", "stop-rules", "optimizers"]
 )
 def test_every_setting_says_its_default_its_type_and_what_it_is(kind: str) -> None:
     for part in json.loads(call("list", kind, "--json").stdout):

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from fedpact.core.errors import ConfigError
 from fedpact.core.registry import Registry
-from fedpact.core.settings import check_choice, check_counts, check_numbers, check_part, number_in
+from fedpact.core.settings import (
+    check_choice,
+    check_counts,
+    check_flags,
+    check_numbers,
+    check_part,
+    number_in,
+)
 
 
 @runtime_checkable
@@ -50,6 +57,13 @@ class Camera:
     frames: Any = None
     mode: Any = None
     lens: Any = None
+
+
+@pytest.mark.parametrize("value", [1, "no", None])
+def test_a_flag_is_true_or_false_and_nothing_that_counts_as_such(value: Any) -> None:
+    check_flags(Camera(zoom=True, frames=False), "zoom", "frames")
+    with pytest.raises(ConfigError, match=rf'Camera: zoom is "?{value}"?; it must be True or False'):
+        check_flags(Camera(zoom=value), "zoom")
 
 
 def zoomed(value: Any, **limits: Any) -> Any:

@@ -228,3 +228,13 @@ def test_an_empty_cohort_is_named_as_what_it_is() -> None:
             rounds=60,
             engine="in_process",
         )
+
+
+def test_a_statement_can_be_read_at_another_delta() -> None:
+    statement = train(CENTRAL).privacy
+    looser = statement.at(1e-3)
+    guarantee = looser.protections[0].guarantee
+    # Four Gaussian releases of multiplier 5 are one of μ = √4 / 5.
+    assert delta_of(guarantee.epsilon, 2 / 5) == pytest.approx(1e-3, rel=0.2)
+    assert looser.epsilon < statement.epsilon
+    assert looser.at(statement.protections[0].guarantee.delta).epsilon == statement.epsilon

@@ -60,7 +60,7 @@ def test_patients_are_protected_as_was_asked_for_and_the_model_still_works(examp
     (protection,) = result.privacy.protections
     assert protection.unit == "record"
     assert 3.9 < protection.guarantee.epsilon <= 4.0
-    # 0.82 ± 0.01 over 20 runs; 0.5 is a coin.
+    # 0.79 ± 0.01 over 20 runs; 0.5 is a coin.
     assert example.accuracy(result) > 0.7
 
 

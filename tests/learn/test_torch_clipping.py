@@ -16,7 +16,7 @@ from fedpact.core.seeds import Seed  # noqa: E402
 from fedpact.learn.torch import Torch, TorchModel  # noqa: E402
 from fedpact.learn.torch_clipped import Step, Sums  # noqa: E402
 from fedpact.learn.torch_clipping import Mapped, OneByOne  # noqa: E402
-from fedpact.learn.torch_ghost import Ghost  # noqa: E402
+from fedpact.learn.torch_ghost import Ghost, _Factors  # noqa: E402
 
 ROWS = 23
 EVERY = np.arange(ROWS)
@@ -295,6 +295,15 @@ def test_loss_of_ones_own_that_is_a_mean_is_clipped_row_by_row() -> None:
     model, rows = built(*MODULES["dense"][:2], loss=nn.CrossEntropyLoss()), rows_for((4,))
     found = np.concatenate(session_of(model, rows).clipped(EVERY, 0.3))
     np.testing.assert_allclose(found, looped(model, rows, 0.3), atol=1e-5)
+
+
+def test_norms_are_added_up_where_the_gradients_are() -> None:
+    # Tensors of the device "meta" have no values, and mix as little with those of the CPU as those of a GPU do.
+    weight, slopes, inputs = (torch.empty(shape, device="meta") for shape in ((3, 4), (3, 5), (5, 4)))
+    factors = _Factors(5, weight.device)
+    factors.product(weight, slopes, inputs)
+    factors.rows(weight[:, 0], slopes.t())
+    assert factors._squares.device == weight.device
 
 
 def test_float16_is_refused() -> None:

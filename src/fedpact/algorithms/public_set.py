@@ -37,7 +37,11 @@ class PublicSet:
 
     @classmethod
     def of(cls, rows: Any) -> "PublicSet":
-        """Return the public set that is meant by rows [n, ...], a table, the path of a file, or a specification."""
+        """Return the public set that is meant by rows [n, ...], a table, the path of a file, or a specification.
+
+        Raises:
+            ConfigError: rows are an array of Python objects, or there is no such file.
+        """
         if isinstance(rows, PublicSet):
             return rows
         if isinstance(rows, str | Path):
@@ -47,6 +51,12 @@ class PublicSet:
             return made
         table = hasattr(rows, "iloc")
         rows = rows if table else np.ascontiguousarray(rows)
+        if not table and rows.dtype.hasobject:
+            # Their bytes are addresses, which no other process has.
+            raise ConfigError(
+                "the public rows are an array of Python objects, which has no SHA-256; give an array of numbers, or a "
+                "pandas table."
+            )
         content = rows.to_csv(index=False).encode() if table else rows.data
         named = hashlib.sha256(b"" if table else f"{rows.dtype.str} {rows.shape}".encode())
         named.update(content)

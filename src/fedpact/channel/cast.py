@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpact.channel.packer import check_expected
 from fedpact.channel.transform import Kind, RoundContext, Transform, check_averages, check_may_change
 from fedpact.core.errors import ModelError, UpdateError
 from fedpact.core.messages import Update
@@ -71,12 +72,9 @@ class Cast(Transform):
         """
         averaged = dict(update.averaged)
         for name, packed in update.packed.items():
-            layout = context.layouts.get(name)
-            if layout is None or packed.layout != layout:
-                raise UpdateError(
-                    f'client "{update.client}" sent "{name}" packed, with other arrays than the round expects.'
-                )
-            averaged[name] = self._unpacked(packed, f'client "{update.client}": "{name}"')
+            sender = f'client "{update.client}": "{name}"'
+            check_expected(packed, context.layouts.get(name), sender)
+            averaged[name] = self._unpacked(packed, sender)
         return replace(update, averaged=averaged, packed={})
 
     def _rounded(self, flat: NDArray[Any], segment: Segment, client: str) -> NDArray[Any]:

@@ -20,11 +20,12 @@ from fedpact.channel.linear_map import (
     with_parameters,
 )
 from fedpact.channel.projection import Buckets, dealt
+from fedpact.channel.selection import largest
 from fedpact.channel.transform import RoundContext, StageState, Transform, check_steady
 from fedpact.core.errors import ChannelError
 from fedpact.core.messages import Aggregate
 from fedpact.core.seeds import Seed
-from fedpact.core.settings import check_counts, check_numbers
+from fedpact.core.settings import check_counts, check_flags, check_numbers
 from fedpact.core.vector import Layout
 
 # Of 64 Ki elements the scratch arrays stay in the cache of one core.
@@ -73,6 +74,7 @@ class CountSketch(LinearMap):
     def __post_init__(self) -> None:
         check_counts(self, "rows", "columns", "top_k")
         check_numbers(self, "momentum", below=1)
+        check_flags(self, "error_feedback")
 
     def check(self, before: Sequence[Transform], algorithm: Any, layout: Layout | None) -> None:
         """Refuse a model that is no larger than its sketch, and algorithms whose clients build on what they sent."""
@@ -133,10 +135,7 @@ class CountSketch(LinearMap):
                 momentum += self.momentum * kept["momentum"][name]
             error = momentum + kept["error"][name] if name in kept.get("error", {}) else momentum
             estimates = self.backward(error, size, seed)
-            change = np.zeros(size)
-            k = min(self.top_k, size)
-            largest = np.argpartition(np.abs(estimates), size - k)[size - k :]
-            change[largest] = estimates[largest]
+            change = np.where(largest(np.abs(estimates), self.top_k), estimates, 0.0)
             rest = self.forward(change, seed) == 0
             steps[name] = _Step(momentum * rest, error * rest, change)
         return steps

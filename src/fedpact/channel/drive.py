@@ -11,10 +11,11 @@ import numpy as np
 
 from fedpact.channel.bits import bytes_of, pack_signs, unpack_signs
 from fedpact.channel.linear_map import Floats, parameter_count
-from fedpact.channel.packer import Packer, check_code, check_flags, check_held
+from fedpact.channel.packer import Packer, check_code, check_held
 from fedpact.channel.rotation import rotated, rotated_back
 from fedpact.core.packed import Packed
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_flags
 from fedpact.core.vector import Layout
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from fedpact.channel.bits import bytes_of, pack_signs, unpack_signs
 from fedpact.channel.linear_map import Floats, parameter_count
-from fedpact.channel.packer import Packer, check_code, check_flags, float32_above, pieces_of
+from fedpact.channel.packer import Packer, check_code, float32_above, pieces_of
 from fedpact.channel.transform import Transform, check_steady
 from fedpact.core.packed import Packed
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_flags
 from fedpact.core.vector import Layout
 
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 Whole = NDArray[np.int64]
 
-# A number has as many bits at most, so that its code fits into 64.
+# A number has as many bits at most, so that its code fits into 64, which is 8 bytes.
 _MOST_BITS = 33
+_MOST_BYTES = 8
 # So many bits at a time are looked at as places where a code may begin.
 _BLOCK = 1 << 18
 
@@ -51,13 +52,14 @@ def decode(packed: Bytes, count: int) -> Whole:
         ValueError: the bytes hold fewer codes, more than them, or none of ours.
     """
     total = 8 * packed.size
-    padded = np.zeros(packed.size + 16, np.uint64)
-    padded[: packed.size] = packed
-    numbers, found, place = np.empty(count, np.int64), 0, 0
-    # Each number takes a bit at least.
-    while found < count <= total and place < total:
+    # Before anything is allocated: each number takes a bit at least.
+    if not count <= total <= 8 * _MOST_BYTES * count:
+        raise ValueError("these are not the codes of so many numbers")
+    words, found, place = _words(packed), 0, 0
+    numbers = np.empty(count, np.int64)
+    while found < count and place < total:
         start = place
-        values, lengths = _codes(padded, start, min(_BLOCK, total - start))
+        values, lengths = _codes(words, start, min(_BLOCK, total - start))
         at: list[int] = []
         steps = lengths.tolist()
         while found + len(at) < count and place - start < len(steps) and steps[place - start]:
@@ -72,12 +74,13 @@ def decode(packed: Bytes, count: int) -> Whole:
     return numbers
 
 
-def _codes(padded: NDArray[np.uint64], start: int, size: int) -> tuple[Whole, Whole]:
+def _codes(words: NDArray[np.uint64], start: int, size: int) -> tuple[Whole, Whole]:
     """Return the numbers whose codes begin at each of some bits, and the codes' lengths; 0 where none does."""
     values, lengths = np.ones(size, np.int64), np.zeros(size, np.int64)
     places, ends = np.arange(size), np.arange(start, start + size)
     while places.size:
-        windows = _windows(padded, ends)
+        # The bits from each of the places on, 57 of them or more, as the highest of 64.
+        windows = words[ends >> 3] << (ends & 7).astype(np.uint64)
         more = windows >> np.uint64(63) == 1
         lengths[places[~more]] = ends[~more] + 1 - start - places[~more]
         places, ends, windows = places[more], ends[more], windows[more]
@@ -87,15 +90,15 @@ def _codes(padded: NDArray[np.uint64], start: int, size: int) -> tuple[Whole, Wh
         places, ends, windows, widths = places[fits], ends[fits], windows[fits], widths[fits]
         values[places] = windows >> (64 - widths).astype(np.uint64)
         ends = ends + widths
-        inside = ends < 8 * (padded.size - 16)
+        inside = ends < 8 * words.size
         places, ends = places[inside], ends[inside]
     return values, lengths
 
 
-def _windows(padded: NDArray[np.uint64], places: Whole) -> NDArray[np.uint64]:
-    """Return the bits from each of some places on, 57 of them or more, as the highest of 64."""
-    first = places >> 3
-    windows = np.zeros(places.size, np.uint64)
+def _words(packed: Bytes) -> NDArray[np.uint64]:
+    """Return the eight bytes from each of some bytes on as one number, with zeros behind the last."""
+    padded = np.pad(packed, (0, 7)).astype(np.uint64)
+    words = np.zeros(packed.size, np.uint64)
     for byte in range(8):
-        windows |= padded[first + byte] << np.uint64(56 - 8 * byte)
-    return windows << (places & 7).astype(np.uint64)
+        words |= padded[byte : byte + packed.size] << np.uint64(56 - 8 * byte)
+    return words

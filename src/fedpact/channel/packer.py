@@ -17,7 +17,7 @@ from fedpact.channel.linear_map import (
 )
 from fedpact.channel.transform import Kind, RoundContext, Transform, check_averages, check_may_change
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import ConfigError, UpdateError
+from fedpact.core.errors import UpdateError
 from fedpact.core.messages import Update
 from fedpact.core.packed import Packed
 from fedpact.core.seeds import Seed
@@ -136,18 +136,6 @@ class Packer(Transform, ABC):
                 values = self.unpack(replace(packed, arrays=own), _seed(update, name, context), sender)
                 averaged[name] = _vector(values, buffers, sender)
         return replace(update, averaged=averaged, packed={})
-
-
-def check_flags(stage: Transform, *names: str) -> None:
-    """Check that settings are True or False.
-
-    Raises:
-        ConfigError: one is neither.
-    """
-    for name in names:
-        value = getattr(stage, name)
-        if not isinstance(value, bool):
-            raise ConfigError(f"{type(stage).__name__}: {name} is {value}; it must be True or False.")
 
 
 def check_expected(packed: Packed, layout: Layout | None, sender: str) -> None:

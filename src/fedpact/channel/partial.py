@@ -47,6 +47,7 @@ class Partial(Transform):
     exclude: Patterns = ()
 
     kind: ClassVar[Kind] = "compress"
+    steady: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("include", "exclude"):

@@ -24,9 +24,8 @@ from fedpact.channel.transform import (
     check_steady,
 )
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import ConfigError
 from fedpact.core.messages import Aggregate, Update
-from fedpact.core.settings import check_counts
+from fedpact.core.settings import check_counts, check_flags
 from fedpact.core.vector import Entry, Layout, Vector
 
 Matrix = NDArray[np.float64]
@@ -66,8 +65,7 @@ class PowerSGD(Transform):
 
     def __post_init__(self) -> None:
         check_counts(self, "rank")
-        if not isinstance(self.error_feedback, bool):
-            raise ConfigError(f"PowerSGD: error_feedback is {self.error_feedback}; it must be True or False.")
+        check_flags(self, "error_feedback")
 
     def bound(self, before: float, state: StageState) -> float:
         """Return the bound before it, without error feedback; with it nothing bounds the errors that add up."""

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.channel.linear_map import check_changes
-from fedpact.channel.packer import check_flags
 from fedpact.channel.selection import largest
 from fedpact.channel.transform import (
     Kind,
@@ -24,7 +23,7 @@ from fedpact.channel.transform import (
 )
 from fedpact.core.errors import ChannelError, ConfigError, suggest
 from fedpact.core.messages import Aggregate, Task, Update
-from fedpact.core.settings import check_counts, check_numbers
+from fedpact.core.settings import check_counts, check_flags, check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
 
 _MODEL = "model"
@@ -35,13 +34,13 @@ class Prune(Transform):
     """Set the smallest weights of each matrix of the global model to 0, more of them from round to round.
 
     In round t, counted from 0, a share s(t) of each is 0: 0 before `start`, `sparsity` from `end` on, and between them
-    s(t) = sparsity + (initial − sparsity)·(1 − (t − start) / (end − start))³, which changes every `every` rounds. Which
-    they are follows from the model as the round begins. The model that a round with pruning ends with has exactly these
-    zeros, so that the last one does too.
+    s(t) = sparsity + (initial − sparsity)·(1 − (t − start) / (end − start))³, which changes every `every` rounds; one
+    weight of each is left at least. Which they are follows from the model as the round begins. The model that a round
+    with pruning ends with has exactly these zeros, so that the last one does too.
 
     Pruned are trained parameters of two axes or more, or all that have an axis where there is none of two. With
     `structured`, whole rows are: units of a layer or filters, those with the smallest L2 norm, in all arrays of two
-    axes or more but the last, whose rows are what the model tells apart.
+    axes or more but the last, whose rows are what the model tells apart; one row of each is left at least.
 
     Clients are sent which weights are left, a bit for each weight or row, and those weights. They train the whole model
     from there, and send the changes of those that are left. All clients of a round leave out the same, so that sums may
@@ -225,7 +224,8 @@ class Prune(Transform):
         units = (
             np.linalg.norm(sizes.reshape(len(sizes), -1), axis=1) if self.structured else sizes.reshape(-1)
         )
-        return np.packbits(largest(units, units.size - round(share * units.size)))
+        # Without any the array would let nothing through, and never learn again.
+        return np.packbits(largest(units, max(1, units.size - round(share * units.size))))
 
     def _kept(self, layout: Layout, state: StageState) -> dict[str, NDArray[np.bool_]]:
         """Return parameter → which of its weights are left, all axes in one."""

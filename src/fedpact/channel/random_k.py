@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedpact.channel.linear_map import Floats, LinearMap, amount_of, check_amount
 from fedpact.core.seeds import Seed
+from fedpact.core.settings import check_flags
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class RandomK(LinearMap):
 
     def __post_init__(self) -> None:
         check_amount(self)
+        check_flags(self, "unbiased")
 
     def bound(self, before: float, state: object) -> float:
         """Return the bound before it: part of an update is no larger than all of it."""

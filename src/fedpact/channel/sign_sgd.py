@@ -10,12 +10,12 @@ import numpy as np
 
 from fedpact.channel.bits import bytes_of, pack_signs, unpack_signs
 from fedpact.channel.linear_map import Floats, parameter_count, parameters_of, with_parameters
-from fedpact.channel.packer import Packer, check_code, check_flags
+from fedpact.channel.packer import Packer, check_code
 from fedpact.channel.transform import RoundContext
 from fedpact.core.messages import Aggregate
 from fedpact.core.packed import Packed
 from fedpact.core.seeds import Seed
-from fedpact.core.settings import check_numbers
+from fedpact.core.settings import check_flags, check_numbers
 from fedpact.core.vector import Layout
 
 

@@ -25,6 +25,7 @@ class TernGrad(Packer):
 
     s is the largest |x| of the parameter's array (float32). Values beyond `clip` standard deviations of their array
     are clipped first, which makes s, and so the variance, smaller; without clipping the expectation is x exactly.
+    Deviations are those from 0, the mean that the paper takes for granted: a lone number is not clipped.
 
     Args:
         clip: in standard deviations, > 0, the paper's 2.5; None for no clipping.
@@ -47,7 +48,7 @@ class TernGrad(Packer):
             part = numbers[piece]
             if self.clip is not None:
                 with np.errstate(over="ignore"):
-                    most = self.clip * float(np.std(part))
+                    most = self.clip * float(np.sqrt(np.mean(np.square(part))))
                 np.clip(part, -most, most, out=part)
             scales[place] = float32_above(np.abs(part).max(), sender)
             if scales[place]:

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fedpact.channel.linear_map import Floats, amount_of, check_amount, parameter_count
-from fedpact.channel.packer import Packer, check_code, check_flags
+from fedpact.channel.packer import Packer, check_code
 from fedpact.channel.selection import largest
 from fedpact.channel.transform import Transform, check_steady
 from fedpact.core.errors import ChannelError, ConfigError, UpdateError
 from fedpact.core.packed import Packed
 from fedpact.core.seeds import Seed
-from fedpact.core.settings import check_numbers
+from fedpact.core.settings import check_flags, check_numbers
 from fedpact.core.vector import Layout
 
 _MOST = 1 << 32

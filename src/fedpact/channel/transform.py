@@ -63,11 +63,13 @@ class Transform:
         remembers: whether its client half keeps something from one round to the next, such as the error that
             compression made: then `encode_remembering` is called, and `encode` never.
         counts: the names of averaged vectors of one number that it sends besides, such as a count.
+        steady: of a "compress" stage, whether a number behind it stands for the same parameter in every round.
     """
 
     kind: ClassVar[Kind] = "compress"
     remembers: ClassVar[bool] = False
     counts: ClassVar[tuple[str, ...]] = ()
+    steady: ClassVar[bool] = False
 
     def bound(self, before: float, state: StageState) -> float:
         """Return the L2 norm that no update exceeds behind this stage, over all its averaged vectors together.
@@ -212,10 +214,10 @@ def check_steady(stage: Transform, before: Sequence[Transform]) -> None:
     """Refuse stages before one that remembers numbers by their places, where places change from round to round.
 
     Raises:
-        ChannelError: a stage before it leaves other vectors than it was given.
+        ChannelError: a stage before it leaves vectors whose places change.
     """
     for each in before:
-        if each.kind == "compress":
+        if each.kind == "compress" and not each.steady:
             name, other = type(stage).__name__, type(each).__name__
             raise ChannelError(
                 f"{name} remembers from round to round what it has not sent, but behind {other} a number stands for "

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     models = "models"
     optimizers = "optimizers"
     steps = "steps"
+    partitions = "partitions"
     stop_rules = "stop-rules"
     metrics = "metrics"
 
@@ -115,6 +116,7 @@ def _registry(kind: Kind) -> "Registry":
     from fedpact.algorithms import ALGORITHMS, PARTS
     from fedpact.channel import TRANSFORMS
     from fedpact.data import STEPS
+    from fedpact.data.partitions import PARTITIONS
     from fedpact.engine.stop import STOP_RULES
     from fedpact.learn import MODELS
 
@@ -124,6 +126,7 @@ def _registry(kind: Kind) -> "Registry":
         Kind.models: MODELS,
         Kind.optimizers: PARTS,
         Kind.steps: STEPS,
+        Kind.partitions: PARTITIONS,
         Kind.stop_rules: STOP_RULES,
     }[kind]
 

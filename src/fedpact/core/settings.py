@@ -86,6 +86,18 @@ def check_counts(part: Any, *names: str, optional: bool = False) -> None:
         object.__setattr__(part, name, int(value))
 
 
+def check_flags(part: Any, *names: str) -> None:
+    """Check that settings are True or False.
+
+    Raises:
+        ConfigError: one is neither.
+    """
+    for name in names:
+        value = getattr(part, name)
+        if not isinstance(value, bool):
+            raise _refusal(part, name, value, "True or False", optional=False)
+
+
 def check_choice(part: Any, name: str, options: tuple[Any, ...]) -> None:
     """Check that a setting is one of these options, and keep it as the option is written.
 

@@ -32,9 +32,7 @@ def iid(rows: Rows, clients: int, seed: int | Seed = 0) -> Partition:
     return named([np.sort(part) for part in np.array_split(dealt, clients)])
 
 
-def dirichlet(
-    rows: Rows, clients: int, alpha: float, seed: int | Seed = 0, min_rows: int = 1
-) -> Partition:
+def dirichlet(rows: Rows, clients: int, alpha: float, seed: int | Seed = 0, min_rows: int = 1) -> Partition:
     """Skew the labels: each class is spread over the clients in proportions drawn from Dir(alpha).
 
     Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural Networks", ICML 2019

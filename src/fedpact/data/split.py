@@ -35,12 +35,29 @@ def train_test(rows: Rows, share: float, seed: Seed, stratify: bool = True) -> t
         raise ConfigError(f"The share of test rows must lie between 0 and 1, and is {share}: take 0.25, say.")
     if len(rows) == 0:
         raise DataError("There are no rows to split into train rows and test rows.")
-    strata = _strata(rows) if stratify else np.zeros(len(rows), np.intp)
-    generator = seed.generator()
-    is_test = np.zeros(len(rows), dtype=bool)
-    for stratum, count in enumerate(_test_counts(np.bincount(strata), share)):
-        is_test[generator.permutation(np.flatnonzero(strata == stratum))[:count]] = True
+    is_test = held_out(strata_of(rows, stratify), share, seed)
     return rows.take(np.flatnonzero(~is_test)), rows.take(np.flatnonzero(is_test))
+
+
+def held_out(
+    strata: NDArray[np.intp], share: float, seed: Seed, among: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return which rows are held out [n]: of each stratum its share, rounded as `train_test` says.
+
+    Args:
+        strata: the stratum of each row [n], counted from 0.
+        share: of all rows.
+        seed: the stream that picks them.
+        among: the rows that may be held out [n], of which one in each stratum never is; all by default.
+    """
+    among = np.ones(len(strata), np.bool_) if among is None else among
+    generator = seed.generator()
+    held = np.zeros(len(strata), np.bool_)
+    sizes = np.bincount(strata)
+    room = np.maximum(np.bincount(strata[among], minlength=len(sizes)) - 1, 0)
+    for stratum, count in enumerate(_held_counts(sizes, room, share)):
+        held[generator.permutation(np.flatnonzero((strata == stratum) & among))[:count]] = True
+    return held
 
 
 def hold_out(id: str, rows: Rows, share: float, seed: Seed, stratify: bool = True) -> ClientData:
@@ -77,20 +94,21 @@ def classes_in(labels: NDArray[Any]) -> NDArray[Any] | None:
     return values if len(values) <= MOST_CLASSES else None
 
 
-def _strata(rows: Rows) -> NDArray[np.intp]:
-    if rows.y is not None and holds_classes(rows.y):
+def strata_of(rows: Rows, stratify: bool = True) -> NDArray[np.intp]:
+    """Return the stratum of each row [n], counted from 0: its class, or 0 where rows are split as one class."""
+    if stratify and rows.y is not None and holds_classes(rows.y):
         _, strata, sizes = np.unique(rows.y, return_inverse=True, return_counts=True)
         if 2 * np.sum(sizes == 1) <= len(rows):
             return strata
     return np.zeros(len(rows), np.intp)
 
 
-def _test_counts(sizes: NDArray[np.integer], share: float) -> NDArray[np.integer]:
+def _held_counts(sizes: NDArray[np.integer], room: NDArray[np.integer], share: float) -> NDArray[np.integer]:
     # Rounding first: 0.29 * 100 is 28.999999999999996, and its floor is not what was meant.
-    quotas = np.round(np.where(sizes > 1, sizes * share, 0.0), 9)
-    counts = np.floor(quotas).astype(np.int64)
+    quotas = np.round(np.where(room > 0, sizes * share, 0.0), 9)
+    counts = np.minimum(np.floor(quotas).astype(np.int64), room)
     missing = int(np.floor(quotas.sum() + 0.5)) - int(counts.sum())
-    may_give = (quotas > counts) & (counts < sizes - 1)
+    may_give = (quotas > counts) & (counts < room)
     by_remainder = np.argsort(np.where(may_give, counts - quotas, 1.0), kind="stable")
     counts[by_remainder[: min(missing, int(may_give.sum()))]] += 1
     return counts

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 def draw_history(history: "pd.DataFrame", metric: str | None = None) -> "Figure":
     """Return a figure of the training loss and of a metric over rounds: all rows, mean and worst client.
 

@@ -45,7 +45,7 @@ class Ghost:
         for own, labels in zip(x.split(self._rows), y.split(self._rows), strict=True):
             if not len(own):
                 continue
-            factors = _Factors(len(own))
+            factors = _Factors(len(own), own.device)
 
             def objective(outputs: Tensor, labels: Tensor = labels) -> tuple[Tensor, Tensor]:
                 loss, gradient = step.objective(outputs, labels)
@@ -58,8 +58,8 @@ class Ghost:
 class _Factors:
     """Takes what gradients are products of, and adds up the squares of each example's norm."""
 
-    def __init__(self, rows: int) -> None:
-        self._squares = torch.zeros(rows, dtype=torch.float64)
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self._squares = torch.zeros(rows, dtype=torch.float64, device=device)
         # A parameter, its outputs' gradients [rows, t, m], and for a weight its inputs [rows, t, n].
         self._kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
 

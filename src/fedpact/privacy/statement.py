@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fedpact.privacy.accounting import Guarantee
+from fedpact.privacy.accounting import Guarantee, account
 from fedpact.privacy.events import (
     Everyone,
     FixedSize,
@@ -87,6 +87,18 @@ class Statement:
     def epsilon(self) -> float:
         """ε of the first guarantee; infinite where there is none."""
         return self.protections[0].guarantee.epsilon if self.protections else math.inf
+
+    def at(self, delta: float) -> "Statement":
+        """Return the statement with the ε of this δ.
+
+        Raises:
+            ConfigError: δ is not between 0 and 1.
+        """
+        protections = (
+            replace(each, guarantee=account(each.releases, delta, each.guarantee.relation))
+            for each in self.protections
+        )
+        return replace(self, protections=tuple(protections))
 
     def sentences(self) -> list[str]:
         """Return the statement in sentences."""

@@ -39,7 +39,9 @@ class PermutedLabels(Partitioner):
 
     def __post_init__(self) -> None:
         if self.groups < 2:
-            raise ConfigError(f"Labels are permuted in at least 2 groups of clients, and not in {self.groups}.")
+            raise ConfigError(
+                f"Labels are permuted in at least 2 groups of clients, and not in {self.groups}."
+            )
 
     def deal(self, rows: Rows, seed: Seed) -> Partition:
         return self.of.deal(rows, seed)
@@ -49,7 +51,7 @@ class PermutedLabels(Partitioner):
         classes = _classes(parts)
         mappings = self._permutations(len(classes), seed.child("partition", "permuted labels"))
         return {
-            id: Rows(rows.x, classes[mappings[place % self.groups]][np.searchsorted(classes, rows.y)])
+            id: Rows(rows.x, classes[mappings[place % self.groups]][_codes(rows.y, classes)])
             for place, (id, rows) in enumerate(parts.items())
         }
 
@@ -104,22 +106,30 @@ class FlippedLabels(Partitioner):
             raise DataError("There is one class only, and no other that a label could be flipped to.")
         stream = seed.child("partition", "flipped labels")
         return {
-            id: Rows(rows.x, _flipped(rows.y, classes, self.shares[place % len(self.shares)], stream.child(id)))
+            id: Rows(
+                rows.x, _flipped(rows.y, classes, self.shares[place % len(self.shares)], stream.child(id))
+            )
             for place, (id, rows) in enumerate(parts.items())
         }
 
 
 def _flipped(labels: Any, classes: NDArray[Any], share: float, seed: Seed) -> NDArray[Any]:
     generator = seed.generator()
-    codes = np.searchsorted(classes, labels)
+    codes = _codes(labels, classes)
     wrong = generator.permutation(len(codes))[: round(share * len(codes))]
     codes[wrong] = (codes[wrong] + generator.integers(1, len(classes), len(wrong))) % len(classes)
     return classes[codes]
+
+
+def _codes(labels: Any, classes: NDArray[Any]) -> NDArray[np.intp]:
+    return np.searchsorted(classes, labels)
 
 
 def _classes(parts: dict[str, Rows]) -> NDArray[Any]:
     labels = [rows.y for rows in parts.values() if rows.y is not None and rows.y.ndim == 1]
     classes = classes_in(np.concatenate(labels)) if len(labels) == len(parts) else None
     if classes is None:
-        raise DataError("A concept shift changes class labels, and these rows have none: bin the labels first.")
+        raise DataError(
+            "A concept shift changes class labels, and these rows have none: bin the labels first."
+        )
     return classes

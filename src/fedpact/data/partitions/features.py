@@ -118,7 +118,9 @@ def rotated(images: NDArray[Any], degrees: float) -> NDArray[Any]:
 
 def _floats(rows: Rows) -> NDArray[Any]:
     if not isinstance(rows.x, np.ndarray) or not np.issubdtype(rows.x.dtype, np.floating):
-        kind = f"an array of {rows.x.dtype}" if isinstance(rows.x, np.ndarray) else f"a {type(rows.x).__name__}"
+        kind = (
+            f"an array of {rows.x.dtype}" if isinstance(rows.x, np.ndarray) else f"a {type(rows.x).__name__}"
+        )
         raise DataError(
             f"A feature shift needs an array of floats, and these features are {kind}: turn them into one first, "
             "as in x.astype(np.float32)."

@@ -61,7 +61,9 @@ class Shards(Partitioner):
     def deal(self, rows: Rows, seed: Seed) -> Partition:
         check_clients(self.clients, len(rows), self.shards)
         if rows.y is None or rows.y.ndim != 1:
-            raise DataError("Shards are cut from rows sorted by label, and these have no labels of one per row.")
+            raise DataError(
+                "Shards are cut from rows sorted by label, and these have no labels of one per row."
+            )
         generator = seed.child("partition", "shards").generator()
         # Shuffled first, so that which rows of a class share a shard does not hang on the table's order.
         shuffled = generator.permutation(len(rows))

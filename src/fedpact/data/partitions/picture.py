@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedpact.drawing import BLUE, GREEN, GREY, INK, ORANGE, house_style
+from fedpact.drawing import BLUE, GREEN, INK, ORANGE, house_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,9 @@ def _draw_labels(axes: Axes, report: Report) -> None:
     begun = np.zeros(len(places))
     for name, colour in zip(report.labels.columns, colours, strict=True):
         counts = report.labels[name].to_numpy()
-        axes.barh(places, counts, left=begun, color=colour, height=0.8, label=str(name).removeprefix("label "))
+        axes.barh(
+            places, counts, left=begun, color=colour, height=0.8, label=str(name).removeprefix("label ")
+        )
         begun += counts
     if len(report.labels.columns) <= _MOST_KEYS:
         axes.legend(title="label", frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -79,6 +81,6 @@ def _draw_distances(axes: Axes, report: Report) -> None:
         )
         if f"{name}_by_chance" in report.distances:
             chance = report.distances[f"{name}_by_chance"]
-            axes.plot(chance, places, "|", color=GREY if name == "labels" else colour, markersize=9)
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+            axes.plot(chance, places, "|", color=colour, markersize=9)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.tick_params(length=0)

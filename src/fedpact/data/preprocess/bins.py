@@ -65,7 +65,8 @@ class Bin:
         names = numeric_names("Bin", self.columns, columns)
         if self.strategy == "uniform":
             return Quantiles(names, (0.0, 1.0))
-        return Quantiles(names, tuple(np.linspace(0, 1, self.n_bins + 1).tolist()))
+        # Percentages first, as scikit-learn: a cut that is a value must not fall a bit beside it.
+        return Quantiles(names, tuple((np.linspace(0, 100, self.n_bins + 1) / 100).tolist()))
 
     def fitted(self, columns: Columns, estimates: Mapping[str, Any]) -> FittedBin:
         """Return the step with its cuts.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ class DocumentCounts(Columnwise):
             nor declared, each client names its own, and the server sees who has which.
     """
 
-    splitting: Splitting = Splitting()
+    splitting: Splitting = field(default_factory=Splitting)
     vocabulary: tuple[str, ...] = ()
     buckets: int = 0
 
@@ -124,7 +124,7 @@ class DocumentCounts(Columnwise):
             words = set(chain.from_iterable(self.splitting(str(text)) for text in texts))
             if len(words) > MOST_WORDS:
                 raise DataError(
-                    f'column "{name}" has {len(words):,} different words, and a vocabulary {MOST_WORDS:,} at most; hash '
-                    'them (vocabulary="hashed"), or declare the words that count.'
+                    f'column "{name}" has {len(words):,} different words, and a vocabulary {MOST_WORDS:,} at most; '
+                    'hash them (vocabulary="hashed"), or declare the words that count.'
                 )
         return sorted(words)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import ConfigError
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
@@ -39,8 +38,9 @@ class FitPipeline:
     """Agree on the columns, then fit each step to tables that the steps before it have prepared.
 
     The columns take one round; a step takes none for constants and declared categories, one for means,
-    deviations and categories, two for most frequent values, eight for medians. A task carries the steps
-    fitted so far, so clients bring their raw rows to it and keep nothing in between.
+    deviations and categories, two for most frequent values and for categories that are counted, eight for medians
+    and other quantiles, about thirteen for powers. A task carries the steps fitted so far, so clients bring their
+    raw rows to it and keep nothing in between.
 
     The pipeline depends on the training rows alone, to the last bit, not on how they are spread over clients,
     nor on the clients' names or order; but for a step that says otherwise, because it draws a random part of them.
@@ -50,7 +50,7 @@ class FitPipeline:
         labels: what the labels are, for steps that are fitted to them; None where there are none.
     """
 
-    steps: tuple[Step | LabelledStep, ...]
+    steps: tuple[Step, ...]
     labels: Labels | None = None
 
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
@@ -78,7 +78,7 @@ class FitPipeline:
 
         Raises:
             DataError: a column cannot be prepared; the client is named.
-            ConfigError: the rows are no table, or there are no labels and a step needs them.
+            ConfigError: the rows are no table.
         """
         if "pipeline" not in task.parameters:
             return FitSchema().client(model, task, data, kept, seed)
@@ -128,8 +128,6 @@ class FitPipeline:
 
     def _estimate(self, pipeline: Pipeline) -> Estimate:
         step = self.steps[len(pipeline.steps)]
-        if not isinstance(step, LabelledStep):
-            return step.estimate(pipeline.columns_out)
-        if self.labels is None:
-            raise ConfigError(f"{type(step).__name__} is fitted to labels, and these rows have none.")
-        return step.labelled_estimate(pipeline.columns_out, self.labels)
+        if self.labels is not None and isinstance(step, LabelledStep):
+            return step.labelled_estimate(pipeline.columns_out, self.labels)
+        return step.estimate(pipeline.columns_out)

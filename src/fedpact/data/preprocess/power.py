@@ -22,7 +22,7 @@ from fedpact.data.preprocess.yeo_johnson import Power, transformed
 
 @dataclass(frozen=True)
 class YeoJohnson:
-    """Replace each column by its Yeo-Johnson power, which makes it as normal as a power can, in about 14 rounds.
+    """Replace each column by its Yeo-Johnson power, which makes it as normal as a power can, in about 13 rounds.
 
     As scikit-learn's PowerTransformer on the pooled rows: each column's lambda maximises the log-likelihood of
     all clients' training rows, over the same interval; missing values are left out and stay missing; a constant

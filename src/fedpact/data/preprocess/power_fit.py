@@ -35,7 +35,7 @@ class PowerFit(Columnwise):
 
     Eight rounds find the least and the largest value (see `Quantiles`), and with them the interval of lambda that
     scikit-learn searches and the column's scale. Each round after asks for the derivative of the log-likelihood at
-    nine, then six lambdas a column, until its change of sign is pinned down, most often four or five rounds later;
+    nine, then six lambdas a column, until its change of sign is pinned down, most often after four rounds in all;
     one more finds mean and deviation. All depends on exact sums of each value's terms: for the same arithmetic
     at every client, the same bits for any partition of the rows.
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import DataError, suggest
+from fedpact.core.errors import DataError
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
+from fedpact.data.conflicts import Conflict, in_a_table, lacking
 from fedpact.data.objects import are_numbers, is_text
 from fedpact.data.preprocess.columns import ColumnKind, Columns, as_frame
 from fedpact.data.preprocess.estimate import Estimating, ask, reply
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _IN_WORDS: dict[ColumnKind, str] = {"numeric": "numbers", "category": "text", "other": "something else"}
-_CONFLICTS_SHOWN = 20
 
 # (name, kind or None where all is missing, description) of each column of one client.
 _Table = list[tuple[str, ColumnKind | None, str]]
-_Conflict = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -102,53 +101,27 @@ def _agreed(tables: Mapping[str, _Table]) -> Columns:
         client: {name: (kind, words) for name, kind, words in table} for client, table in tables.items()
     }
     items: list[tuple[str, ColumnKind]] = []
-    conflicts: list[_Conflict] = []
+    conflicts: list[Conflict] = []
     for name in sorted(places, key=lambda name: (places[name], name)):
         having = {client: columns[name] for client, columns in described.items() if name in columns}
         if len(having) < len(described):
-            conflicts += _missing(name, described)
+            conflicts += lacking(name, described)
         kinds = Counter(kind for kind, _ in having.values() if kind is not None)
         # The first of the most frequent kinds: numbers before text, and where there is no value at all.
         usual = max(_IN_WORDS, key=lambda kind: kinds[kind])
         conflicts += [
-            (client, name, f"{words}, where others have {_IN_WORDS[usual]}")
+            Conflict(client, name, f"{words}, where others have {_IN_WORDS[usual]}")
             for client, (kind, words) in having.items()
             if kind not in (None, usual)
         ]
         items.append((name, usual))
     if conflicts:
-        raise DataError(_in_a_table(conflicts))
+        raise DataError(
+            in_a_table(
+                "the clients' tables do not have the same columns",
+                conflicts,
+                'Give all clients the same columns. A mark for missing values, such as "?", turns a column of '
+                "numbers into text: leave such cells empty.",
+            )
+        )
     return Columns(tuple(items))
-
-
-def _missing(name: str, described: Mapping[str, Mapping[str, Any]]) -> list[_Conflict]:
-    """Name the clients that lack a column, or those that have it where these are not the most."""
-    having = [client for client, columns in described.items() if name in columns]
-    lacking = [client for client in described if client not in having]
-    if len(having) > len(lacking):
-        usual = described[having[0]].keys()
-        return [
-            (client, name, "is missing." + suggest(name, described[client].keys() - usual))
-            for client in lacking
-        ]
-    usual = described[lacking[0]].keys()
-    return [
-        (client, name, "is missing at others." + suggest(name, usual - described[client].keys()))
-        for client in having
-    ]
-
-
-def _in_a_table(conflicts: list[_Conflict]) -> str:
-    shown = [("client", "column", "what differs"), *conflicts[:_CONFLICTS_SHOWN]]
-    wide, wider = (max(len(row[i]) for row in shown) for i in (0, 1))
-    lines = [f"  {client:{wide}}  {name:{wider}}  {what}" for client, name, what in shown]
-    more = len(conflicts) - _CONFLICTS_SHOWN
-    return "\n".join(
-        [
-            "the clients' tables do not have the same columns:",
-            *lines,
-            *([f"  and {more} more"] if more > 0 else []),
-            'Give all clients the same columns. A mark for missing values, such as "?", turns a column of '
-            "numbers into text: leave such cells empty.",
-        ]
-    )

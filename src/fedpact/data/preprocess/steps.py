@@ -34,8 +34,8 @@ class Step(Protocol):
 
 
 @runtime_checkable
-class LabelledStep(Protocol):
-    """A step that is fitted to the labels too, in the place of `Step`."""
+class LabelledStep(Step, Protocol):
+    """A step that is fitted to the labels too; its `estimate` is for rows without any, and may refuse them."""
 
     def labelled_estimate(self, columns: Columns, labels: Labels) -> Estimate:
         """Return what finds out about all clients' rows, as `Step.estimate` does.
@@ -49,10 +49,6 @@ class LabelledStep(Protocol):
         Raises:
             ConfigError: the step does not fit the columns, or the labels.
         """
-        ...
-
-    def fitted(self, columns: Columns, estimates: Mapping[str, Any]) -> FittedStep:
-        """Return the step that the estimates, column by column, make of it."""
         ...
 
 

@@ -79,6 +79,10 @@ class TargetEncode:
         declared = declared_categories("TargetEncode", self.categories, self.columns)
         object.__setattr__(self, "categories", declared)
 
+    def estimate(self, columns: Columns) -> Estimate:
+        """Raise ConfigError: there are no labels."""
+        raise ConfigError("TargetEncode is fitted to labels, and these rows have none.")
+
     def labelled_estimate(self, columns: Columns, labels: Labels) -> Estimate:
         """Return what finds the encodings.
 

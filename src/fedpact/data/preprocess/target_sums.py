@@ -105,8 +105,9 @@ class TargetSums(Columnwise):
     ) -> tuple[Update, ClientState]:
         """Return each column's categories; then for each of these, and for missing values, what its labels say.
 
-        Of classes that is the number of rows of each, "classes" [groups, classes]; of numbers "rows" [groups], and
-        the digits of "sums" and, where smoothing needs them, of "squares" [groups, digits]. The groups are those of `_sizes`, one after the other.
+        Of classes that is the number of rows of each, "classes" [groups, classes]. Of numbers it is "rows" [groups],
+        and the digits of "sums" and, where smoothing needs them, of "squares" [groups, digits]. The groups are those
+        of `_sizes`, one column after the other.
         """
         if task.answers == "collect":
             return Categories(self._open).client(model, task, data, kept, seed)

@@ -7,7 +7,7 @@ Salton and Buckley, "Term-weighting approaches in automatic text retrieval", Inf
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -163,12 +163,11 @@ class FittedTfIdf:
         """
         changed = {}
         for name, (words, idf) in self.weights.items():
-            place = {word: (i, 1.0) for i, word in enumerate(words)}
             counts, rows = word_counts(
                 frame,
                 name,
                 self.splitting,
-                lambda word, place=place: place.get(bucket(word, self.buckets)[0] if self.buckets else word),
+                self._place_of(words),
                 len(words),
             )
             if self.sublinear_tf:
@@ -211,3 +210,9 @@ class FittedTfIdf:
         }
         splitting = Splitting(**data["splitting"])
         return cls(weights, data["buckets"], splitting, data["sublinear_tf"], data["norm"])
+
+    def _place_of(self, words: Sequence[str | int]) -> Callable[[str], tuple[int, float] | None]:
+        place: dict[str | int, tuple[int, float]] = {word: (i, 1.0) for i, word in enumerate(words)}
+        if self.buckets:
+            return lambda word: place.get(bucket(word, self.buckets)[0])
+        return place.get

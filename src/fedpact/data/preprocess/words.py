@@ -75,8 +75,8 @@ def splitting_of(part: Any) -> Splitting:
         shortest, longest = 0, 0
     if not (type(shortest) is type(longest) is int and 1 <= shortest <= longest):
         raise ConfigError(
-            f"{type(part).__name__}: ngrams is {part.ngrams!r}; give the lengths of the shortest and the longest run of "
-            "words, such as (1, 2)."
+            f"{type(part).__name__}: ngrams is {part.ngrams!r}; give the lengths of the shortest and the longest "
+            "run of words, such as (1, 2)."
         )
     object.__setattr__(part, "ngrams", (shortest, longest))
     return Splitting(part.unit, shortest, longest, part.lowercase)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 # Below this, power series of so many terms are right to the last bits, and the closed form is not.
 _SMALL = 0.1
 _TERMS = 10
+_LEAST_EXPONENT = 1e-100
 
 
 class Power(NamedTuple):
@@ -84,14 +85,18 @@ def _halves(values: NDArray[np.float64], lam: float) -> list[tuple[NDArray[np.bo
 
 
 def _logs(values: NDArray[np.float64], pivot: float) -> NDArray[np.float64]:
-    """Return d = log((1 + |x|)/(1 + |x₀|)); the difference |x| − |x₀| is exact where they are close."""
-    logs: NDArray[np.float64] = np.log1p((np.abs(values) - abs(pivot)) / (1.0 + abs(pivot)))
-    return logs
+    """Return d = log((1 + |x|)/(1 + |x₀|))."""
+    # Of numbers close to the pivot |x| − |x₀| is exact, of those far below it 1 + |x|.
+    apart = (np.abs(values) - abs(pivot)) / (1.0 + abs(pivot))
+    close = apart > -0.5
+    near: NDArray[np.float64] = np.log1p(np.where(close, apart, 0.0))
+    return np.where(close, near, np.log1p(np.abs(values)) - math.log1p(abs(pivot)))
 
 
 def _grown(logs: NDArray[np.float64], t: float) -> NDArray[np.float64]:
     """Return (e^{td} − 1)/t."""
-    return np.expm1(t * logs) / t if t else logs
+    # Of a t so small the product with a logarithm may vanish.
+    return np.expm1(t * logs) / t if abs(t) > _LEAST_EXPONENT else logs
 
 
 def _growth(logs: NDArray[np.float64], t: float) -> NDArray[np.float64]:
