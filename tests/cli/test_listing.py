@@ -7,8 +7,8 @@ import pytest
 from fedpact.algorithms import ALGORITHMS, PARTS
 from fedpact.channel import TRANSFORMS
 from fedpact.data import STEPS
-from fedpact.data.partitions import PARTITIONS
 from fedpact.data.datasets import DATASETS
+from fedpact.data.partitions import PARTITIONS
 from fedpact.engine.stop import STOP_RULES
 from fedpact.learn import MODELS
 from fedpact.learn.metrics import LARGER_IS_BETTER

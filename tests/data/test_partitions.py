@@ -1,5 +1,6 @@
 """Partitions for simulation, each against the statistics that define it."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,7 @@ from fedpact.data.partitions import (
     Dirichlet,
     FlippedLabels,
     Noise,
+    Partitioner,
     PermutedLabels,
     QuantitySkew,
     Rotation,
@@ -97,6 +99,22 @@ def test_another_seed_gives_other_clients(how, rows) -> None:
 @pytest.mark.parametrize(("how", "rows"), EVERY, ids=names)
 def test_a_partition_is_written_down_and_read_back(how, rows) -> None:
     assert PARTITIONS.build(PARTITIONS.describe(how)) == how
+
+
+@dataclass(frozen=True)
+class OddAndEven(Partitioner):
+    def deal(self, rows: Rows, seed: Seed):
+        return {"even": np.arange(0, len(rows), 2), "odd": np.arange(1, len(rows), 2)}
+
+
+def test_a_partition_of_ones_own_needs_one_method_and_no_registration() -> None:
+    made = simulate(labelled(np.arange(10)), {"name": f"{__name__}:OddAndEven"}, test=0).clients
+    assert {each.id: each.train.y.tolist() for each in made} == {
+        "even": [0, 2, 4, 6, 8],
+        "odd": [1, 3, 5, 7, 9],
+    }
+    noisy = simulate(labelled(np.arange(10)), Noise(OddAndEven(), variance=0.0), test=0).clients
+    assert noisy.ids == ("even", "odd")
 
 
 def test_simulation_gives_the_clients_of_the_functions() -> None:
@@ -277,7 +295,7 @@ def test_so_many_labels_are_flipped_and_each_other_class_alike(share) -> None:
         (lambda: PermutedLabels(IID(3), groups=1), "at least 2 groups"),
         (lambda: FlippedLabels(IID(3), shares=(0.0, 1.2)), "0 to 1"),
         (lambda: simulate(labelled([0, 1]), IID(3)), "fewer clients"),
-        (lambda: simulate(labelled(np.zeros(9)), Shards(5, shards=2)), "fewer clients"),
+        (lambda: simulate(labelled(np.zeros(9)), Shards(5, shards=2)), "9 rows cannot be cut into 10 shards"),
         (lambda: simulate(labelled(np.zeros(50)), QuantitySkew(20, exponent=3.0)), "smaller exponent"),
         (lambda: simulate(labelled([0, 1, 0, 1]), PermutedLabels(IID(2), groups=3)), "2 permutations"),
         (lambda: simulate(labelled([0, 1]), "Dirichlett"), 'Did you mean "Dirichlet"'),

@@ -337,6 +337,12 @@ PLAIN = numbered("a", np.zeros(6), who=["p", None, "q", "q", "r", "r"], when=["x
         (lambda: train_validation_test([PLAIN], group="who"), DataError, "first in row 2"),
         (lambda: train_validation_test([PLAIN], time="when"), DataError, "2024-03-31"),
         (lambda: train_validation_test([PLAIN], time={"b": [1]}), DataError, "no time is given"),
+        (
+            lambda: train_validation_test([PLAIN], time={"a": [1, 2, None, 3, 4, 5]}),
+            DataError,
+            "first in row 3",
+        ),
+        (lambda: train_validation_test([PLAIN], time={"a": ["spring"] * 6}), DataError, "ordered by time"),
         (lambda: train_validation_test([PLAIN], group={"a": [1]}), DataError, r"\[1\], and there are 6"),
         (lambda: folds([PLAIN], 1), ConfigError, "at least 2 folds"),
         (lambda: folds([numbered("a", [0])], 3), DataError, "two rows at each client"),

@@ -111,7 +111,7 @@ def test_encodings_by_all_rows_are_the_same_bits_for_any_partition_of_the_rows(
         assert json.dumps(spread.encodings[name].numbers[0]) == json.dumps(encodings.numbers[0])
 
 
-def test_folds_are_the_same_whatever_other_clients_there_are() -> None:
+def test_encodings_of_folds_are_the_same_bits_for_any_order_of_the_clients() -> None:
     rows, owners = orders("binary"), np.arange(60) % 3
     clients = dealt(rows, owners)
     forth, back = fitted("binary", clients)[0], fitted("binary", clients[::-1])[0]

@@ -148,6 +148,13 @@ def test_column_without_any_text_is_refused() -> None:
     assert 'column "note" has no value' in message(DataError, fit_steps, [TfIdf(("note",), "agreed")], empty)
 
 
+def test_vocabulary_of_too_many_words_asks_for_hashing() -> None:
+    book = pd.DataFrame({"note": [" ".join(f"w{i}" for i in range(100_001))]})
+    said = message(DataError, fit_steps, [TfIdf(("note",), "agreed")], book)
+    assert 'client "client 0": column "note" has 100,001 different words' in said
+    assert 'vocabulary="hashed"' in said
+
+
 def test_numbers_are_no_texts() -> None:
     said = message(ConfigError, fit_steps, [HashText(("x",))], pd.DataFrame({"x": [1, 2]}))
     assert 'HashText is for category columns, and column "x" is of kind "numeric"' in said

@@ -213,7 +213,7 @@ def test_a_bound_that_follows_the_clients_costs_an_account_no_time() -> None:
     assert coarse > fine
 
 
-def test_an_empty_cohort_is_named_as_what_it_is() -> None:
+def test_an_empty_cohort_without_noise_is_named_as_what_it_is() -> None:
     # Of three clients none is drawn in 8 of 27 rounds: (1 − 1/3)³.
     with pytest.raises(
         QuorumError, match=r'no client was drawn: with sampling="poisson" and a cohort of 1 .* larger'
@@ -222,7 +222,7 @@ def test_an_empty_cohort_is_named_as_what_it_is() -> None:
             fp.models.Logistic(),
             two_classes(3),
             algorithm=UNIFORM,
-            channel=CENTRAL,
+            channel=[Clip(1.0)],
             cohort=1,
             sampling="poisson",
             rounds=60,

@@ -25,12 +25,20 @@ def key_column(rows: Rows, column: str) -> pd.Series[Any]:
         raise DataError(f'Only a table has a column "{column}"; these features are an array.')
     if column not in rows.x.columns:
         raise DataError(f'The table has no column "{column}".{what_else(column, rows.x.columns)}')
-    values: pd.Series[Any] = rows.x[column]
+    return complete(rows.x[column], f'Column "{column}"')
+
+
+def complete(values: pd.Series[Any], called: str) -> pd.Series[Any]:
+    """Return values of which none is missing.
+
+    Raises:
+        DataError: some are; the first row is named.
+    """
     missing = np.flatnonzero(values.isna())
     if len(missing):
         raise DataError(
-            f'Column "{column}" says where a row belongs, and is missing in {len(missing)} row(s), first in '
-            f"row {missing[0] + 1}: fill them in or leave these rows out."
+            f"{called} says where a row belongs, and is missing in {len(missing)} row(s), first in row "
+            f"{missing[0] + 1}: fill them in or leave these rows out."
         )
     return values
 
@@ -38,19 +46,19 @@ def key_column(rows: Rows, column: str) -> pd.Series[Any]:
 def time_column(rows: Rows, column: str) -> NDArray[Any]:
     """Return a column of dates or of numbers as values that can be ordered [n].
 
+    Raises:
+        DataError: as `key_column` and `as_times`.
+    """
+    return as_times(key_column(rows, column), f'Column "{column}"')
+
+
+def as_times(values: pd.Series[Any], called: str) -> NDArray[Any]:
+    """Return dates or numbers as values that can be ordered [n].
+
     Text is read as ISO 8601 (2024-03-31), since 01/02/2024 is one day here and another there.
 
     Raises:
-        DataError: as `key_column`; or text that is no such date.
-    """
-    return as_times(key_column(rows, column), column)
-
-
-def as_times(values: pd.Series[Any], column: str) -> NDArray[Any]:
-    """Return dates or numbers as values that can be ordered [n]; see `time_column`.
-
-    Raises:
-        DataError: text that is no date of ISO 8601.
+        DataError: text that is no such date.
     """
     import pandas as pd
     from pandas.api import types
@@ -61,8 +69,8 @@ def as_times(values: pd.Series[Any], column: str) -> NDArray[Any]:
         moments = pd.to_datetime(values, format="ISO8601", utc=True)
     except (ValueError, TypeError) as error:
         raise DataError(
-            f'Column "{column}" cannot be ordered by time: {error}. Write dates as 2024-03-31, or turn the '
-            "column into dates first."
+            f"{called} cannot be ordered by time: {error}. Write dates as 2024-03-31, or turn them into dates "
+            "first."
         ) from None
     return moments.dt.tz_localize(None).to_numpy("datetime64[ns]")
 

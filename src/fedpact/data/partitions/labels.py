@@ -59,7 +59,12 @@ class Shards(Partitioner):
             raise ConfigError(f"Each client needs at least one shard, and is given {self.shards}.")
 
     def deal(self, rows: Rows, seed: Seed) -> Partition:
-        check_clients(self.clients, len(rows), self.shards)
+        check_clients(self.clients, len(rows), min_rows=1)
+        if self.clients * self.shards > len(rows):
+            raise ConfigError(
+                f"{len(rows)} rows cannot be cut into {self.clients * self.shards} shards, {self.shards} for each of "
+                f"{self.clients} clients: take fewer of either."
+            )
         if rows.y is None or rows.y.ndim != 1:
             raise DataError(
                 "Shards are cut from rows sorted by label, and these have no labels of one per row."

@@ -60,11 +60,14 @@ def simulate(
     partition: Partitioner = PARTITIONS.build(how) if isinstance(how, str | Mapping) else how
     stream = Seed.of(seed)
     dealt = dict(take_parts(rows, partition.deal(rows, stream)))
+    labels = {id: part.y for id, part in dealt.items()}
     parts = partition.alter(dealt, stream)
+    # What was dealt is not held beside what became of it, so that the rows are in memory twice and not three times.
+    del dealt
     said = f"{partition}, seed {seed}"
     clients = tuple(hold_out(id, part, test, stream, stratify) for id, part in parts.items())
     federation = Federation(clients, **{"note": f"Simulated: {said}.", **about})
-    relabelled = {id: _share_changed(dealt[id].y, part.y) for id, part in parts.items()}
+    relabelled = {id: _share_changed(labels[id], part.y) for id, part in parts.items()}
     return Simulation(federation, report_on(federation, said, relabelled))
 
 

@@ -98,7 +98,7 @@ class Gram(Columnwise):
                 "exponents": [products.exponent_of(each.deviation) for each in moments],
             }
             return Estimating(1, found)
-        n, matrix = covariance(aggregate.sum("products"))
+        n, _, matrix = covariance(aggregate.sum("products"))
         check_rows(n, state.found["n"])
         return Estimating(2, {**state.found, "matrix": matrix.tolist()})
 
@@ -119,16 +119,19 @@ class Gram(Columnwise):
         return Moments(self._all)
 
 
-def covariance(digits: NDArray[np.int64]) -> tuple[int, NDArray[np.float64]]:
-    """Return the number of rows, and the covariances [d, d] in added `products.gram` of 1 and d columns."""
+def covariance(digits: NDArray[np.int64]) -> tuple[int, list[float], NDArray[np.float64]]:
+    """Return the number of rows, and means [d] and covariances [d, d] in added `products.gram` of 1 and d columns."""
     units = products.units_in(digits)
     size = round((2 * len(units)) ** 0.5)
     square = np.zeros((size, size), object)
     square[np.triu_indices(size)] = units
     square = np.triu(square) + np.triu(square, 1).T
+    # Of no row the sums are 0, and so is all that is made of them.
     n = int(square[0, 0]) >> products.UNIT_BITS
+    divisor = max(n, 1)
     sums = square[0, 1:].tolist()
-    return n, products.covariance_in(square[1:, 1:], max(n, 1), sums, sums)
+    means = [total / (divisor << products.UNIT_BITS) for total in sums]
+    return n, means, products.covariance_in(square[1:, 1:], divisor, sums, sums)
 
 
 def check_rows(n: int, before: int) -> None:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Solver = Literal["exact", "randomized"]
 
-# 128 MiB of products from every client.
-MOST_COLUMNS = 2_896
+# Of these, clients send 16 MiB of products.
+MOST_COLUMNS = 1_024
 _OVERSAMPLES = 10
 
 
@@ -109,7 +109,10 @@ class PCA:
         found: Spectrum
         found = estimates["spectrum"] if "spectrum" in estimates else spectrum_of(estimates["covariances"])
         if found.n < 2 or (isinstance(self.n_components, int) and self.n_components > found.n):
-            raise DataError(f"PCA: {found.n} training row(s) of all clients have no {self.n_components or 'two'} components.")
+            raise DataError(
+                f"PCA: {found.n} training row(s) of all clients are too few for the components wanted; of n rows there "
+                "are n at most, and 2 rows are the least."
+            )
         keep = min(self._number(found), len(found.components), found.n)
         return FittedPCA(
             self._names(columns),

@@ -76,6 +76,30 @@ def gram(columns: NDArray[np.float64]) -> NDArray[np.int64]:
     return _digits(limbs)[np.triu_indices(d)]
 
 
+def projected(values: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values·directions [n, l]: of each row the same bits, whichever rows it is among, right to about 2^-53.
+
+    Args:
+        values: [n, d]; every |value| is below `LIMIT`.
+        directions: [d, l], orthogonal and of length 1.
+    """
+    made = np.empty((len(values), directions.shape[1]))
+    for rows in _blocks(len(values), values.shape[1]):
+        limbs = np.zeros((_LIMBS, *made[rows].shape), np.int64)
+        # The sums that must stay exact are those over columns here.
+        for start in range(0, values.shape[1], _ROWS):
+            part = slice(start, start + _ROWS)
+            cut, others = slices(values[rows, part]), slices(directions[part])
+            for i in range(_SLICES):
+                for j in range(_SLICES):
+                    limbs[i + j] += (cut[i] @ others[j]).astype(np.int64)
+        total = np.zeros(made[rows].shape)
+        for i, limb in reversed(list(enumerate(_carried(limbs)))):
+            total += limb * 2.0 ** (-_BITS * i)
+        made[rows] = total
+    return made
+
+
 def units_in(digits: NDArray[np.int64]) -> NDArray[Any]:
     """Return the sums in added digits as Python's whole numbers [...], in units of 2^-UNIT_BITS."""
     wide = digits.astype(object)

@@ -25,8 +25,6 @@ from fedpact.data.wording import at_client
 
 Smooth = Literal["auto"] | float
 
-_STREAM_BYTES = 32
-
 
 class Labelled(NamedTuple):
     """The number of some rows, the sum of their labels, and the sum of the labels' squares."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from fedpact.core.errors import ConfigError, DataError, suggest
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.federation import Federation
-from fedpact.data.keys import key_column, time_column, without_columns
+from fedpact.data.keys import as_times, complete, key_column, time_column, without_columns
 from fedpact.data.split import strata_of
 from fedpact.data.splits.assign import Parts, by_name, whole_groups
 from fedpact.data.wording import at_client
@@ -61,26 +61,29 @@ class Grouping:
         return whole_groups(groups, strata, shares, root.child("client", client.id, "groups"))
 
 
-def values_of(client: ClientData, key: Key, what: str) -> NDArray[Any]:
+def values_of(client: ClientData, key: Key, what: Literal["group", "time"]) -> NDArray[Any]:
     """Return a value for each of a client's train rows [n].
 
     Raises:
         DataError: no such column or client, or values that are not one a row.
     """
+    import pandas as pd
+
     with at_client(client.id, "training"):
         if isinstance(key, str):
-            if what == "time":
-                return time_column(client.train, key)
-            return key_column(client.train, key).to_numpy()
+            return (
+                time_column(client.train, key) if what == "time" else key_column(client.train, key).to_numpy()
+            )
         if client.id not in key:
             raise DataError(f"no {what} is given for its rows.{suggest(client.id, key)}")
-        values = np.asarray(key[client.id])
-        if values.shape != (len(client.train),):
+        given = np.asarray(key[client.id])
+        if given.shape != (len(client.train),):
             raise DataError(
-                f"its {what} has the shape {list(values.shape)}, and there are {len(client.train)} train rows: "
+                f"its {what} has the shape {list(given.shape)}, and there are {len(client.train)} train rows: "
                 "give one value each."
             )
-        return values
+        values = complete(pd.Series(given), f"the {what}")
+        return as_times(values, f"the {what}") if what == "time" else values.to_numpy()
 
 
 def stripped(rows: Rows, keys: Iterable[Key | None], keep: bool) -> Rows:

@@ -58,7 +58,8 @@ def train_validation_test(
     within one row, and their totals to within half a row; a class keeps a row to train on.
 
     By group, groups stay whole, and shares come as near as that allows. By time, every validation row is later
-    than every train row, and every test row later than these; rows of one time stay together.
+    than every train row, and every test row later than these; rows of one time stay together. Test rows that a client
+    has already are left as they are, from whatever time.
 
     Args:
         clients: a federation.
