@@ -1,4 +1,4 @@
-"""The categories that many rows have, found from sums alone: no client names one to anybody.
+"""The categories that many rows have, found from sums alone: under a mask nobody learns which client has one.
 
 Every value is hashed into one of 2^14 buckets, and clients send how many of their rows are in each. Of a bucket with
 enough rows they then send the sum of the bytes of all these rows' values: where it holds one value, every byte of the
@@ -40,7 +40,8 @@ class Frequent:
 
     Args:
         counts: category → rows, the most frequent first.
-        unnamed_at_most: no category that is not named has more rows than this.
+        unnamed_at_most: no category that is not named has more rows than this, but for values of more than 248 bytes,
+            which are never named.
     """
 
     counts: Mapping[Value, int]
@@ -51,9 +52,10 @@ class Frequent:
 class FrequentCategories(Columnwise):
     """The categories of each column with at least so many rows over all clients, and how many rows have each.
 
-    Only sums leave a client. Those of rarer categories stay mixed: what is learned of them is how many rows a bucket
-    has. A value of more than 248 bytes is never named. In two rounds, and two more for each hash that is needed to
-    tell values apart, of eight at most; it is told how many rows a category may have that is still not named then.
+    Only sums leave a client, and of a rarer category no more than how many rows its bucket has; unless it shares the
+    bucket with a frequent one (of a hundred categories less than one does), which a server that does more than what
+    is written here could take apart. In two rounds, and two more for each hash that is needed to tell values apart,
+    of eight at most; it is told how many rows a category may have that is still not named then.
 
     Args:
         names: columns of text or numbers.
