@@ -82,27 +82,39 @@ if TYPE_CHECKING:
     from fedpact.data import splits as splits
     from fedpact.data.federation import Federation as Federation
     from fedpact.data.preprocess.bins import Bin as Bin
+    from fedpact.data.preprocess.clean import Clean as Clean
     from fedpact.data.preprocess.clip import ClipRange as ClipRange
     from fedpact.data.preprocess.dates import DateParts as DateParts
+    from fedpact.data.preprocess.drop_correlated import DropCorrelated as DropCorrelated
+    from fedpact.data.preprocess.duplicates import DropDuplicates as DropDuplicates
     from fedpact.data.preprocess.encode import OneHot as OneHot
     from fedpact.data.preprocess.hash_text import HashText as HashText
     from fedpact.data.preprocess.impute import Impute as Impute
+    from fedpact.data.preprocess.iterative import IterativeImpute as IterativeImpute
     from fedpact.data.preprocess.log import Log as Log
+    from fedpact.data.preprocess.low_variance import LowVariance as LowVariance
     from fedpact.data.preprocess.minmax import MaxAbs as MaxAbs
     from fedpact.data.preprocess.minmax import MinMax as MinMax
     from fedpact.data.preprocess.ordinal import Ordinal as Ordinal
+    from fedpact.data.preprocess.pca import PCA as PCA
     from fedpact.data.preprocess.power import YeoJohnson as YeoJohnson
     from fedpact.data.preprocess.quantile_transform import QuantileTransform as QuantileTransform
     from fedpact.data.preprocess.rare import MergeRare as MergeRare
     from fedpact.data.preprocess.robust import Robust as Robust
     from fedpact.data.preprocess.scale import Standardize as Standardize
+    from fedpact.data.preprocess.select_best import SelectBest as SelectBest
     from fedpact.data.preprocess.target import TargetEncode as TargetEncode
     from fedpact.data.preprocess.tf_idf import TfIdf as TfIdf
     from fedpact.data.read import by_column as by_column
     from fedpact.data.read import client as client
     from fedpact.data.read import clients as clients
     from fedpact.data.read import read_rows as read_rows
+    from fedpact.data.table_schema import ColumnSchema as ColumnSchema
+    from fedpact.data.table_schema import TableSchema as TableSchema
     from fedpact.engine.batched import Batched as Batched
+    from fedpact.engine.describe import compare_schemas as compare_schemas
+    from fedpact.engine.describe import describe as describe
+    from fedpact.engine.description import Description as Description
     from fedpact.engine.evaluation import Evaluation as Evaluation
     from fedpact.engine.fitted import Fitted as Fitted
     from fedpact.engine.in_process import InProcess as InProcess
@@ -143,6 +155,9 @@ _HOMES = {
     "fedpact.core.errors": ("FedpactError",),
     "fedpact.data.read": ("client", "clients", "by_column", "read_rows"),
     "fedpact.data.federation": ("Federation",),
+    "fedpact.data.table_schema": ("TableSchema", "ColumnSchema"),
+    "fedpact.engine.describe": ("describe", "compare_schemas"),
+    "fedpact.engine.description": ("Description",),
     "fedpact.data.preprocess.impute": ("Impute",),
     "fedpact.data.preprocess.scale": ("Standardize",),
     "fedpact.data.preprocess.minmax": ("MinMax", "MaxAbs"),
@@ -159,6 +174,13 @@ _HOMES = {
     "fedpact.data.preprocess.hash_text": ("HashText",),
     "fedpact.data.preprocess.tf_idf": ("TfIdf",),
     "fedpact.data.preprocess.bins": ("Bin",),
+    "fedpact.data.preprocess.clean": ("Clean",),
+    "fedpact.data.preprocess.drop_correlated": ("DropCorrelated",),
+    "fedpact.data.preprocess.duplicates": ("DropDuplicates",),
+    "fedpact.data.preprocess.iterative": ("IterativeImpute",),
+    "fedpact.data.preprocess.low_variance": ("LowVariance",),
+    "fedpact.data.preprocess.pca": ("PCA",),
+    "fedpact.data.preprocess.select_best": ("SelectBest",),
     "fedpact.channel.adaptive_clip": ("AdaptiveClip",),
     "fedpact.channel.cast": ("Cast",),
     "fedpact.channel.clip": ("Clip",),

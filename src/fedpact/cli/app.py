@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedpact.cli import demo, listing, predict, privacy, report, run
+from fedpact.cli import data, demo, listing, predict, privacy, report, run
 
 INTERRUPTED = 130
 
@@ -63,5 +63,6 @@ app.command("run")(run.run)
 app.command("report")(report.report)
 app.command("predict")(predict.predict)
 app.command("privacy")(privacy.privacy)
+app.add_typer(data.app, name="data")
 app.command("list")(listing.list_parts)
 app.command("show")(listing.show)

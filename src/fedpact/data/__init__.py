@@ -22,5 +22,12 @@ STEPS = Registry(
         "HashText": "fedpact.data.preprocess.hash_text:HashText",
         "TfIdf": "fedpact.data.preprocess.tf_idf:TfIdf",
         "Bin": "fedpact.data.preprocess.bins:Bin",
+        "IterativeImpute": "fedpact.data.preprocess.iterative:IterativeImpute",
+        "Clean": "fedpact.data.preprocess.clean:Clean",
+        "DropDuplicates": "fedpact.data.preprocess.duplicates:DropDuplicates",
+        "LowVariance": "fedpact.data.preprocess.low_variance:LowVariance",
+        "DropCorrelated": "fedpact.data.preprocess.drop_correlated:DropCorrelated",
+        "SelectBest": "fedpact.data.preprocess.select_best:SelectBest",
+        "PCA": "fedpact.data.preprocess.pca:PCA",
     },
 )

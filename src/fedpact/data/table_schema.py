@@ -244,9 +244,7 @@ class TableSchema:
             ConfigError: there is no such column, or a setting is not of its kind.
         """
         changed = ColumnSchema.from_plain({**self[name].to_plain(), **changes})
-        return replace(
-            self, columns=tuple(changed if each.name == name else each for each in self.columns)
-        )
+        return replace(self, columns=tuple(changed if each.name == name else each for each in self.columns))
 
     @classmethod
     def infer(cls, rows: Rows | Any, label: str = "label") -> TableSchema:
@@ -304,7 +302,9 @@ class TableSchema:
     def to_toml(self) -> str:
         """Return the schema as TOML that `from_toml` reads back, one [[column]] for each."""
         blocks = [
-            "\n".join(["[[column]]", *(f"{key} = {_toml(value)}" for key, value in column.to_plain().items())])
+            "\n".join(
+                ["[[column]]", *(f"{key} = {_toml(value)}" for key, value in column.to_plain().items())]
+            )
             for column in self.columns
         ]
         return "\n\n".join(blocks) + "\n"

@@ -157,7 +157,9 @@ def rule_of(factor: Any, offset: Any = 0) -> Rule:
     try:
         rule = Rule(*(Fraction(str(number)) for number in (factor, offset)))
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"a rule has two finite numbers, and these are {factor!r} and {offset!r}.") from None
+        raise ConfigError(
+            f"a rule has two finite numbers, and these are {factor!r} and {offset!r}."
+        ) from None
     if not rule.factor:
         raise ConfigError("the factor of a rule is 0, which would make all values one; give another.")
     return rule
@@ -165,7 +167,9 @@ def rule_of(factor: Any, offset: Any = 0) -> Rule:
 
 def _spelt(unit: str) -> str:
     spelt = unit.strip().replace(" ", "").replace("µ", "u").replace("μ", "u").casefold()
-    return {"c": "°c", "f": "°f", "degc": "°c", "degf": "°f", "mcg/l": "ug/l", "mcg/ml": "ug/ml"}.get(spelt, spelt)
+    return {"c": "°c", "f": "°f", "degc": "°c", "degf": "°f", "mcg/l": "ug/l", "mcg/ml": "ug/ml"}.get(
+        spelt, spelt
+    )
 
 
 def _read(unit: str) -> tuple[str, Fraction, Fraction]:

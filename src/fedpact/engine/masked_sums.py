@@ -1,6 +1,6 @@
 """Statistics under a mask: the exact sums that an algorithm adds up, in a form that a mask can hide."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedpact.channel.channel import Channel
 from fedpact.channel.mask import Mask
+from fedpact.channel.transform import Transform
 from fedpact.core.algorithm import Algorithm, ClientState
 from fedpact.core.errors import ChannelError
 from fedpact.core.messages import Aggregate, Task, Update
@@ -93,13 +94,13 @@ def masked(algorithm: Any, mask: Mask, clients: int) -> tuple[MaskedSums, Channe
     return hidden, Channel((Whole(range=float(1 << bits), stochastic=False), mask), hidden)
 
 
-def check_channel(stages: Mapping[str, Any] | Any) -> Mask | None:
+def check_channel(stages: Sequence[Transform]) -> Mask | None:
     """Return the mask of a channel for statistics; None where it is empty.
 
     Raises:
         ChannelError: a stage does something else than mask.
     """
-    mask = None
+    mask: Mask | None = None
     for stage in stages:
         name = type(stage).__name__
         if stage.kind == "noise":
@@ -108,12 +109,14 @@ def check_channel(stages: Mapping[str, Any] | Any) -> Mask | None:
                 "that every step checks, and noise on them is not accounted for. Leave it out, and hide each client's "
                 "own numbers with SecureSum."
             )
-        if stage.kind != "mask":
+        if not isinstance(stage, Mask):
             raise ChannelError(
                 f"{name} changes or packs vectors of a model, and a description is made of counts; take it out of the "
                 "channel."
             )
         if mask is not None:
-            raise ChannelError(f"updates are masked once; take {type(mask).__name__} or {name} out of the channel.")
+            raise ChannelError(
+                f"updates are masked once; take {type(mask).__name__} or {name} out of the channel."
+            )
         mask = stage
     return mask

@@ -57,27 +57,28 @@ class Preparation:
         """
         with at_client(data.id, "training"):
             train = self._rows(data.train, dtype, narrower, training_of=data.id)
+            if len(data.train) and not len(train):
+                raise DataError(
+                    f"preprocess leaves out all {len(data.train)} rows; mend them, or leave the client out."
+                )
         if data.test is None:
             return ClientData(data.id, train)
         with at_client(data.id, "test"):
             return ClientData(data.id, train, self._rows(data.test, dtype, narrower))
 
-    def examples(
-        self, x: Any, dtype: str, narrower: bool = False, training_of: str | None = None
-    ) -> NDArray[Any]:
-        """Return features as the model reads them [n, ...], as `client` does.
+    def examples(self, x: Any, dtype: str, narrower: bool = False) -> NDArray[Any]:
+        """Return features as the model reads them [n, ...]: all of them, as they are predicted.
 
         Args:
             x: the features.
             dtype: of the examples, where they are floats.
             narrower: leave arrays of narrower floats as they are.
-            training_of: the client whose training rows these are, all and in order; None for any other rows.
 
         Raises:
             DataError: a column is missing, they have another shape, or a value is missing, infinite or no number.
         """
         if self.pipeline is not None:
-            return self.pipeline.matrix(x, dtype, training_of)
+            return self.pipeline.matrix(x, dtype)
         x = np.asarray(x)
         if x.shape[1:] != self.shape:
             raise DataError(
@@ -113,7 +114,10 @@ class Preparation:
 
     def _rows(self, rows: Rows, dtype: str, narrower: bool, training_of: str | None = None) -> Rows:
         labels = self.labels.encode(labels_of(rows))
-        return Rows(self.examples(rows.x, dtype, narrower, training_of), labels)
+        if self.pipeline is None:
+            return Rows(self.examples(rows.x, dtype, narrower), labels)
+        matrix, places = self.pipeline.selected_matrix(rows.x, dtype, training_of)
+        return Rows(matrix, labels if len(places) == len(labels) else labels[places])
 
 
 def _finite(x: NDArray[Any], dtype: str, narrower: bool) -> NDArray[Any]:

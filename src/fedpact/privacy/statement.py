@@ -72,6 +72,7 @@ class Statement:
         colluding: how many of the clients in a sum may work with the server.
         in_clear: what was released without any protection.
         trusted: who could read a single update all the same, in a sentence; None where nobody could, or everybody.
+        released: what was released, in a phrase.
     """
 
     server_sees: str
@@ -82,6 +83,7 @@ class Statement:
     colluding: int
     in_clear: tuple[str, ...]
     trusted: str | None = None
+    released: str = "the models that were released"
 
     @property
     def epsilon(self) -> float:
@@ -106,9 +108,7 @@ class Statement:
         for protection in self.protections:
             said += protection.sentences()
         if not self.protections:
-            said.append(
-                "No differential privacy: nothing bounds what the models that were released say about a client."
-            )
+            said.append(f"No differential privacy: nothing bounds what {self.released} say about a client.")
         said.append(f"{self.rounds} rounds; the smallest sum was of {self.smallest_cohort} clients.")
         if self.dropouts is not None:
             said.append(
@@ -136,6 +136,7 @@ class Statement:
             "colluding": self.colluding,
             "in_clear": list(self.in_clear),
             "trusted": self.trusted,
+            "released": self.released,
         }
 
     @classmethod
@@ -158,6 +159,7 @@ class Statement:
             data["colluding"],
             tuple(data["in_clear"]),
             data.get("trusted"),
+            data.get("released", cls.released),
         )
 
 

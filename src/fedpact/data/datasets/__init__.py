@@ -11,8 +11,19 @@ from fedpact.data.datasets.breast_cancer import breast_cancer
 from fedpact.data.datasets.fashion_mnist import fashion_mnist
 from fedpact.data.datasets.heart import heart
 from fedpact.data.federation import Federation
+from fedpact.data.mock import mock
 
-__all__ = ["DATASETS", "About", "breast_cancer", "defaults", "describe", "fashion_mnist", "heart", "load"]
+__all__ = [
+    "DATASETS",
+    "About",
+    "breast_cancer",
+    "defaults",
+    "describe",
+    "fashion_mnist",
+    "heart",
+    "load",
+    "mock",
+]
 
 DATASETS: dict[str, str] = {
     "breast_cancer": "fedpact.data.datasets.breast_cancer:breast_cancer",

@@ -12,7 +12,7 @@ from fedpact.data.agree import Labels, labels_of
 from fedpact.data.preprocess.estimate import Estimate, Estimating
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.preprocess.schema import FitSchema
-from fedpact.data.preprocess.steps import LabelledStep, Step
+from fedpact.data.preprocess.steps import LabelledStep, RawStep, Step
 from fedpact.data.wording import at_client
 
 
@@ -62,7 +62,7 @@ class FitPipeline:
     def task(self, state: Fitting) -> Task | None:
         """Return what clients are asked next, or None once every step is fitted."""
         if state.pipeline is None:
-            return FitSchema().task(state.estimating)
+            return self._schema.task(state.estimating)
         pipeline = Pipeline.from_json(state.pipeline)
         if len(pipeline.steps) == len(self.steps):
             return None
@@ -81,12 +81,13 @@ class FitPipeline:
             ConfigError: the rows are no table.
         """
         if "pipeline" not in task.parameters:
-            return FitSchema().client(model, task, data, kept, seed)
+            return self._schema.client(model, task, data, kept, seed)
         pipeline = Pipeline.from_json(task.parameters["pipeline"])
         with at_client(data.id):
-            x, y = pipeline.transform(data.train.x, training_of=data.id), None
+            x, places = pipeline.selected(data.train.x, training_of=data.id)
+            y = None
             if self.labels is not None and isinstance(self.steps[len(pipeline.steps)], LabelledStep):
-                y = self.labels.encode(labels_of(data.train))
+                y = self.labels.encode(labels_of(data.train))[places]
             prepared = ClientData(data.id, Rows(x, y))
         return self._estimate(pipeline).client(model, task, prepared, kept, seed)
 
@@ -100,7 +101,7 @@ class FitPipeline:
             QuorumError: other rows answered than in the round before.
         """
         if state.pipeline is None:
-            schema = FitSchema()
+            schema = self._schema
             pipeline = Pipeline(schema.fitted(schema.server(model, state.estimating, aggregate)))
             estimating = self._begin(pipeline, state)
         else:
@@ -119,6 +120,11 @@ class FitPipeline:
     def fitted(self, state: Fitting) -> Pipeline:
         """Return the pipeline, once there is no task left."""
         return Pipeline.from_json(state.pipeline or {})
+
+    @property
+    def _schema(self) -> FitSchema:
+        raw = (name for step in self.steps if isinstance(step, RawStep) for name in step.raw_columns())
+        return FitSchema(tuple(raw))
 
     def _begin(self, pipeline: Pipeline, state: Fitting) -> Estimating:
         place = len(pipeline.steps)

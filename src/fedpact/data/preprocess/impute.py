@@ -20,6 +20,7 @@ from fedpact.data.preprocess.columns import (
     with_columns,
 )
 from fedpact.data.preprocess.estimate import Estimate
+from fedpact.data.preprocess.gaps import WithMissing
 from fedpact.data.preprocess.medians import Medians
 from fedpact.data.preprocess.moments import Means
 from fedpact.data.preprocess.steps import as_names
@@ -35,13 +36,15 @@ class Impute:
     """Fill missing values with a mean, a median or a most frequent value over all clients, or a constant.
 
     The values are those of scikit-learn's SimpleImputer on the pooled training rows; of equally frequent ones
-    the smallest. A mean takes one round, a most frequent value two, a median eight.
+    the smallest. A mean takes one round, a most frequent value two, a median eight; an indicator one more.
 
     Args:
         strategy: "mean" or "median", for numeric columns; "most_frequent", for categories; or "constant".
         fill_value: the constant: a number, or text for columns of text.
         columns: the columns to fill; by default all of the kind that the strategy is for. Name numeric
             columns to fill them with their most frequent value: their distinct values then reach the server.
+        indicator: whether to put a column "<column> missing" of zeros and ones behind each of the columns that misses
+            a value in any client's training rows.
 
     Raises:
         ConfigError: the strategy is unknown, or it and `fill_value` do not go together.
@@ -50,6 +53,7 @@ class Impute:
     strategy: Strategy = "mean"
     fill_value: float | str | None = None
     columns: tuple[str, ...] | None = None
+    indicator: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", as_names("Impute", self.columns))
@@ -71,7 +75,7 @@ class Impute:
         raise ConfigError(f"Impute: fill_value is {value!r}; it must be a finite number, or text.")
 
     def estimate(self, columns: Columns) -> Estimate:
-        """Return what finds the values to fill with; an estimate of no columns for a constant."""
+        """Return what finds the values to fill with, and what is missing; of no columns for a constant alone."""
         names = self._names(columns)
         estimates: dict[Strategy, Estimate] = {
             "mean": Means(names),
@@ -79,16 +83,20 @@ class Impute:
             "most_frequent": Modes(names),
             "constant": Means(()),
         }
-        return estimates[self.strategy]
+        estimate = estimates[self.strategy]
+        return WithMissing(names, estimate) if self.indicator else estimate
 
     def fitted(self, columns: Columns, estimates: Mapping[str, Any]) -> FittedImpute:
         """Return the step with the values to fill with."""
+        missing = estimates["missing"] if self.indicator else {}
+        estimates = estimates["found"] if self.indicator else estimates
         constants = dict.fromkeys(self._names(columns), self.fill_value)
         values: Mapping[str, Any] = constants if self.strategy == "constant" else estimates
         numeric = {name for name in values if columns.kinds[name] == "numeric"}
         return FittedImpute(
             {name: float(values[name]) for name in values if name in numeric},
             {name: as_category(value, name) for name, value in values.items() if name not in numeric},
+            tuple(name for name, rows in missing.items() if rows),
         )
 
     def _names(self, columns: Columns) -> tuple[str, ...]:
@@ -107,10 +115,12 @@ class FittedImpute:
     Args:
         numeric: numeric column → number.
         category: any other column → category.
+        indicated: the columns that have an indicator behind them.
     """
 
     numeric: Mapping[str, float] = field(default_factory=dict)
     category: Mapping[str, Value] = field(default_factory=dict)
+    indicated: tuple[str, ...] = ()
 
     def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the table with the missing values of these columns filled."""
@@ -121,17 +131,35 @@ class FittedImpute:
         for name, category in self.category.items():
             codes, categories = as_categories(frame, name)
             filled[name] = np.array([*categories, category], object)[codes]
-        return with_columns(frame, {name: {name: values} for name, values in filled.items()})
+        changed = {name: {name: values} for name, values in filled.items()}
+        for name in self.indicated:
+            changed[name][_indicator(name)] = frame[name].isna().to_numpy(np.float64)
+        return with_columns(frame, changed)
 
     def columns_out(self, columns: Columns) -> Columns:
-        """Return the same columns."""
-        return columns
+        """Return the columns, and behind each that is indicated its indicator.
+
+        Raises:
+            DataError: two columns would have one name.
+        """
+        made: dict[str, list[tuple[str, ColumnKind]]] = {
+            name: [(name, columns.kinds[name]), (_indicator(name), "numeric")] for name in self.indicated
+        }
+        return columns.replaced("Impute", made)
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data."""
-        return {"numeric": dict(self.numeric), "category": dict(self.category)}
+        return {
+            "numeric": dict(self.numeric),
+            "category": dict(self.category),
+            "indicated": list(self.indicated),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FittedImpute:
         """Return the step that `to_json` wrote down."""
-        return cls(data["numeric"], data["category"])
+        return cls(data["numeric"], data["category"], tuple(data.get("indicated", ())))
+
+
+def _indicator(name: str) -> str:
+    return f"{name} missing"

@@ -1,7 +1,7 @@
 """The regressions of columns on each other that fill missing values, from sums of products."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +74,8 @@ class RidgeRounds(Columnwise):
         """
         if "of" not in task.parameters:
             update, kept = Moments(self.names).client(model, task, data, kept, seed)
-            return reply(task, data, {**update.summed, "rows": np.array([len(data.train)])}), kept
+            rows_too = {**update.summed, "rows": np.array([len(data.train)])}
+            return replace(update, summed=rows_too), kept
         with at_client(data.id):
             frame = as_frame(data.train.x)
             values = np.stack([as_numbers(frame, name) for name in self.names], axis=1)
@@ -142,7 +143,10 @@ class RidgeRounds(Columnwise):
         squares = n * matrix[np.ix_(others, others)] + np.diag(np.minimum(penalty, _MOST_PENALTY))
         weights = np.zeros(len(means))
         if others:
-            weights[others] = np.linalg.lstsq(squares, n * matrix[others, of])[0]
+            # Penalties of columns in different units differ by many digits; so scaled, all diagonals are 1.
+            size = np.sqrt(np.diag(squares))
+            solved, *_ = np.linalg.lstsq(squares / np.outer(size, size), n * matrix[others, of] / size)
+            weights[others] = solved / size
         intercept = means[of] - float(weights @ np.array(means))
         return [of, intercept, weights.tolist()]
 

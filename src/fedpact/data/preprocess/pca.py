@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.settings import check_choice, check_counts, check_numbers
-from fedpact.data.preprocess.columns import Columns, as_numbers, with_columns
+from fedpact.data.preprocess.columns import ColumnKind, Columns, as_numbers, with_columns
 from fedpact.data.preprocess.estimate import Estimate
 from fedpact.data.preprocess.gram import Gram, without_gaps
 from fedpact.data.preprocess.numeric import numeric_names
@@ -70,7 +70,9 @@ class PCA:
         check_choice(self, "solver", get_args(Solver))
         check_counts(self, "passes")
         if self.passes < 2:
-            raise ConfigError("PCA: passes is 1, and directions are found in one and used in another; give 2.")
+            raise ConfigError(
+                "PCA: passes is 1, and directions are found in one and used in another; give 2."
+            )
         if isinstance(self.n_components, float | np.floating):
             check_numbers(self, "n_components", positive=True, below=1)
         else:
@@ -166,9 +168,7 @@ class FittedPCA:
         if self.whiten:
             made /= [deviation or 1.0 for deviation in self.deviations]
         components = {name: made[:, i] for i, name in enumerate(self._names_out)}
-        return with_columns(
-            frame, {name: {} if i else components for i, name in enumerate(self.columns)}
-        )
+        return with_columns(frame, {name: {} if i else components for i, name in enumerate(self.columns)})
 
     def columns_out(self, columns: Columns) -> Columns:
         """Return the columns, these replaced by the components.
@@ -176,10 +176,8 @@ class FittedPCA:
         Raises:
             DataError: two columns would have one name.
         """
-        made = [(name, "numeric") for name in self._names_out]
-        return columns.replaced(
-            "PCA", {name: [] if i else made for i, name in enumerate(self.columns)}
-        )
+        made: list[tuple[str, ColumnKind]] = [(name, "numeric") for name in self._names_out]
+        return columns.replaced("PCA", {name: [] if i else made for i, name in enumerate(self.columns)})
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain data."""

@@ -23,7 +23,7 @@ from fedpact.data.preprocess.columns import (
     as_numbers,
     column,
 )
-from fedpact.data.preprocess.steps import CrossFittedStep, FittedStep
+from fedpact.data.preprocess.steps import CrossFittedStep, FittedStep, RowStep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +43,11 @@ _FITTED = {
     "HashText": "hash_text:FittedHashText",
     "TfIdf": "tf_idf:FittedTfIdf",
     "Bin": "bins:FittedBin",
+    "Clean": "clean:FittedClean",
+    "Drop": "drop:FittedDrop",
+    "DropDuplicates": "duplicates:FittedDropDuplicates",
+    "IterativeImpute": "iterative:FittedIterativeImpute",
+    "PCA": "pca:FittedPCA",
     "QuantileTransform": "quantile_transform:FittedQuantileTransform",
     "Robust": "robust:FittedRobust",
     "Standardize": "scale:FittedStandardize",
@@ -95,11 +100,28 @@ class Pipeline:
         """
         frame = self._aligned(as_frame(x))
         for step in self.steps:
-            if training_of is not None and isinstance(step, CrossFittedStep):
-                frame = step.transform_training(frame, training_of)
-            else:
-                frame = step.transform(frame)
+            frame = _applied(step, frame, training_of)
         return frame
+
+    def selected(self, x: Any, training_of: str | None = None) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+        """Return the prepared table of rows to learn from or to be judged on, and the places of those kept [m].
+
+        Args:
+            x: a DataFrame, or an array [n, columns].
+            training_of: the client whose training rows these are, all and in order; None for test rows.
+
+        Raises:
+            DataError: as `transform`.
+            ConfigError: an array that is no table.
+        """
+        frame = self._aligned(as_frame(x))
+        places = np.arange(len(frame))
+        for step in self.steps:
+            if isinstance(step, RowStep):
+                kept = step.kept(frame, training_of)
+                frame, places = frame[kept], places[kept]
+            frame = _applied(step, frame, training_of)
+        return frame, places
 
     def check_numeric(self) -> None:
         """Make sure that every column behind the last step is numeric.
@@ -126,7 +148,27 @@ class Pipeline:
             ConfigError: an array that is no table.
         """
         self.check_numeric()
-        frame = self.transform(x, training_of)
+        return self._matrix(self.transform(x, training_of), dtype)
+
+    def selected_matrix(
+        self, x: Any, dtype: DTypeLike = np.float64, training_of: str | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return a matrix of rows to learn from or to be judged on [m, features], and the places of those kept [m].
+
+        Args:
+            x: a DataFrame, or an array [n, columns].
+            dtype: float64 or float32.
+            training_of: as in `selected`.
+
+        Raises:
+            DataError: as `matrix`.
+            ConfigError: an array that is no table.
+        """
+        self.check_numeric()
+        frame, places = self.selected(x, training_of)
+        return self._matrix(frame, dtype), places
+
+    def _matrix(self, frame: pd.DataFrame, dtype: DTypeLike) -> NDArray[Any]:
         matrix = np.empty((len(frame), len(self.feature_names_out)), dtype)
         for i, name in enumerate(self.feature_names_out):
             values = frame[name].to_numpy(np.float64)
@@ -180,6 +222,12 @@ class Pipeline:
             else:
                 aligned[name] = column(frame, name)
         return pd.DataFrame(aligned, index=frame.index, copy=False)
+
+
+def _applied(step: FittedStep, frame: pd.DataFrame, training_of: str | None) -> pd.DataFrame:
+    if training_of is not None and isinstance(step, CrossFittedStep):
+        return step.transform_training(frame, training_of)
+    return step.transform(frame)
 
 
 def _kind_of(name: str) -> Any:

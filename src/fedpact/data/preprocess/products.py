@@ -109,7 +109,9 @@ def units_in(digits: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(total, object)
 
 
-def covariance_in(units: NDArray[Any], n: int, left: Sequence[int], right: Sequence[int]) -> NDArray[np.float64]:
+def covariance_in(
+    units: NDArray[Any], n: int, left: Sequence[int], right: Sequence[int]
+) -> NDArray[np.float64]:
     """Return Σ x·y/n − (Σ x/n)·(Σ y/n) [p, q], rounded once.
 
     Args:
@@ -120,7 +122,9 @@ def covariance_in(units: NDArray[Any], n: int, left: Sequence[int], right: Seque
     """
     whole = (n << UNIT_BITS) * units - np.multiply.outer(np.array(left, object), np.array(right, object))
     divisor = n * n << 2 * UNIT_BITS
-    return np.array([[each / divisor for each in row] for row in whole.tolist()], np.float64).reshape(units.shape)
+    return np.array([[each / divisor for each in row] for row in whole.tolist()], np.float64).reshape(
+        units.shape
+    )
 
 
 def slices(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -128,7 +132,9 @@ def slices(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     rest, found = values.copy(), []
     for i in range(_SLICES):
         # Products with powers of two, and these differences, are exact.
-        whole = np.rint(rest * 2.0 ** (_BITS * i)) if i == _SLICES - 1 else np.trunc(rest * 2.0 ** (_BITS * i))
+        whole = (
+            np.rint(rest * 2.0 ** (_BITS * i)) if i == _SLICES - 1 else np.trunc(rest * 2.0 ** (_BITS * i))
+        )
         rest -= whole * 2.0 ** (-_BITS * i)
         found.append(whole)
     return found

@@ -35,7 +35,12 @@ class FitSchema:
 
     Every client must have the same columns. A column without any value agrees with all kinds; without a
     value at any client it is numeric. Where clients order their columns differently, the mean place counts.
+
+    Args:
+        raw: columns that may hold anything at each client, and are of kind "other".
     """
+
+    raw: tuple[str, ...] = ()
 
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
 
@@ -62,7 +67,7 @@ class FitSchema:
         Raises:
             DataError: clients disagree; each client and column is named.
         """
-        return Estimating(state.round + 1, _agreed(aggregate.answers).to_json())
+        return Estimating(state.round + 1, _agreed(aggregate.answers, self.raw).to_json())
 
     def fitted(self, state: Estimating) -> Columns:
         """Return the columns."""
@@ -93,7 +98,7 @@ def _describe(values: pd.Series[Any]) -> tuple[ColumnKind | None, str]:
     return "category", f"text among numbers in {texts.sum()} row(s), first in row {first}"
 
 
-def _agreed(tables: Mapping[str, _Table]) -> Columns:
+def _agreed(tables: Mapping[str, _Table], raw: tuple[str, ...]) -> Columns:
     places = Counter[str]()
     for table in tables.values():
         places.update({name: place for place, (name, _, _) in enumerate(table)})

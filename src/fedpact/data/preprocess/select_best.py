@@ -72,7 +72,9 @@ class SelectBest:
         if (self.score == "f_regression") != (labels.kind == "regression"):
             fitting = "f_regression" if labels.kind == "regression" else "f_classif"
             are = "numbers" if labels.kind == "regression" else "classes"
-            raise ConfigError(f'SelectBest: the labels are {are}, and score is "{self.score}"; give "{fitting}".')
+            raise ConfigError(
+                f'SelectBest: the labels are {are}, and score is "{self.score}"; give "{fitting}".'
+            )
         return AnovaF(names, len(labels.classes)) if self.score == "f_classif" else RegressionF(names)
 
     def fitted(self, columns: Columns, estimates: Mapping[str, Any]) -> FittedDrop:

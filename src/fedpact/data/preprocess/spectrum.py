@@ -54,5 +54,7 @@ def spectrum_of(found: Covariances) -> Spectrum:
 def signed(components: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return directions [directions, d] whose largest weight in absolute size, the first of such, is positive."""
     largest = np.abs(components).argmax(axis=1)
-    flipped: NDArray[np.float64] = components * np.sign(components[np.arange(len(components)), largest])[:, None]
+    flipped: NDArray[np.float64] = (
+        components * np.sign(components[np.arange(len(components)), largest])[:, None]
+    )
     return flipped

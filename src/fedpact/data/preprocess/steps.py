@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedpact.core.errors import ConfigError
 from fedpact.data.agree import Labels
 from fedpact.data.preprocess.columns import Columns
@@ -85,6 +88,39 @@ class CrossFittedStep(Protocol):
         Raises:
             DataError: as `transform`.
         """
+        ...
+
+
+@runtime_checkable
+class RowStep(Protocol):
+    """A fitted step that leaves rows out: of training and of tests, never of those that are to be predicted.
+
+    It is a `FittedStep` as well; `transform` is for the rows that are kept, and for all that are to be predicted.
+    """
+
+    def kept(self, frame: pd.DataFrame, training_of: str | None) -> NDArray[np.bool_]:
+        """Return which rows stay [n], told from what the steps before it made of them.
+
+        Args:
+            frame: the rows.
+            training_of: the client whose training rows these are; None for test rows.
+
+        Raises:
+            DataError: as `transform`.
+        """
+        ...
+
+
+@runtime_checkable
+class RawStep(Protocol):
+    """A step that takes some columns as they are in the clients' tables, whatever they hold.
+
+    It is a `Step` as well. Clients need not agree on the kinds of these columns, which are "other" for all steps before
+    it.
+    """
+
+    def raw_columns(self) -> tuple[str, ...]:
+        """Return the columns."""
         ...
 
 

@@ -7,6 +7,8 @@ hash tells them apart. It is what a cell of an invertible Bloom lookup table doe
 "Invertible Bloom Lookup Tables", Allerton 2011, section 2), with a digest of the value in place of a sum of hashes.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +85,9 @@ class FrequentCategories(Columnwise):
         if asked["buckets"] is None:
             rows = np.zeros((len(self.names), BUCKETS), np.int64)
             for column, (values, counts) in enumerate(tables):
-                np.add.at(rows[column], [_bucket(_bytes_of(value), asked["hash"]) for value in values], counts)
+                np.add.at(
+                    rows[column], [_bucket(_bytes_of(value), asked["hash"]) for value in values], counts
+                )
             return reply(task, data, {"rows": rows}), kept
         sums = []
         for (values, counts), wanted in zip(tables, asked["buckets"], strict=True):
