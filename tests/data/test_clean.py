@@ -15,7 +15,6 @@ from fedpact.core.seeds import Seed
 from fedpact.data.agree import Labels
 from fedpact.data.preprocess import FitPipeline, Impute, OneHot, Pipeline, Standardize
 from fedpact.data.preprocess.clean import Clean
-from fedpact.data.preprocess.duplicates import DropDuplicates
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
 from fedpact.engine.preparation import Preparation, prepare
@@ -135,7 +134,8 @@ def test_client_whose_rows_are_all_left_out_is_named() -> None:
     bad = ClientData("b", Rows(TABLE.assign(age=999.0), np.array([0, 1, 0, 1])))
     preparation = prepared([good, bad], Clean(ranges={"age": (0, 120)}, drop=True), Impute(), OneHot())
     said = message(DataError, preparation.client, bad, "float64")
-    assert 'client "b"' in said and "leaves out all 4 rows" in said
+    assert 'client "b"' in said
+    assert "leaves out all 4 rows" in said
 
 
 def test_job_with_dropped_rows_trains_and_judges_the_rest() -> None:
@@ -153,7 +153,7 @@ def test_job_with_dropped_rows_trains_and_judges_the_rest() -> None:
     result = fp.train(fp.models.Logistic(), clients, preprocess=steps, algorithm=fp.FedAvg(lr=1.0), rounds=10)
     assert result.evaluation is not None
     assert result.evaluation.metrics["accuracy"] > 0.9
-    assert len(result.model.predict(pd.DataFrame({"x": [1e6, 1.0]}))) == 2
+    assert len(result.predict(pd.DataFrame({"x": [1e6, 1.0]}))) == 2
 
 
 @pytest.mark.parametrize(
@@ -179,28 +179,3 @@ def test_misspelt_column_names_the_nearest() -> None:
 def test_saved_cleaning_is_the_same() -> None:
     pipeline = fit_steps([Clean(ranges={"age": (0, None)}, drop=True, flag=True), OneHot()], TABLE)
     assert Pipeline.from_json(json.loads(json.dumps(pipeline.to_json()))) == pipeline
-
-
-def test_first_row_of_a_key_is_kept_as_by_pandas() -> None:
-    table = pd.DataFrame(
-        {"id": ["p", "q", "p", None, None, "r"], "x": [1.0, 2.0, 1.0, np.nan, np.nan, 2.0], "y": range(6)}
-    )
-    for by in (["id"], ["id", "x"], ["x"], None):
-        pipeline = fit_steps([DropDuplicates(by), Impute("constant", "none"), OneHot()], table)
-        frame, places = pipeline.selected(table)
-        assert places.tolist() == table.drop_duplicates(by).index.tolist()
-        assert len(frame) == len(places)
-
-
-def test_key_can_be_left_out_behind_the_step() -> None:
-    table = pd.DataFrame({"id": ["p", "q", "p"], "x": [1.0, 2.0, 3.0]})
-    pipeline = fit_steps([DropDuplicates(["id"], leave_out=True), Standardize()], table)
-    assert pipeline.feature_names_out == ("x",)
-    assert pipeline.to_json()["steps"][-1]["mean"] == {"x": 1.5}
-    assert len(pipeline.matrix(table)) == 3
-    assert Pipeline.from_json(json.loads(json.dumps(pipeline.to_json()))) == pipeline
-
-
-def test_duplicates_need_a_key_that_is_there() -> None:
-    assert "name the columns of the key" in message(ConfigError, DropDuplicates, [])
-    assert 'Did you mean "age"?' in message(ConfigError, fit_steps, [DropDuplicates(["aeg"])], TABLE)

@@ -1,8 +1,10 @@
 """Clients' schemas side by side: one table of what differs and how to mend it, before anything else is computed."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,10 +16,14 @@ from fedpact.core.seeds import Seed
 from fedpact.data.agree import labels_of
 from fedpact.data.compare import Agreed, LabelValues, compare, merged
 from fedpact.data.conflicts import Conflict, in_a_table
-from fedpact.data.preprocess.columns import as_categories, as_frame, as_numbers
+from fedpact.data.preprocess.columns import Value, as_categories, as_frame, as_numbers
+from fedpact.data.preprocess.dates import FittedDateParts
 from fedpact.data.preprocess.estimate import Estimating, ask, reply
 from fedpact.data.table_schema import ColumnSchema, Kind, TableSchema
 from fedpact.data.wording import at_client
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -152,35 +158,54 @@ def _converted(wanted: TableSchema, own: TableSchema, data: ClientData) -> Clien
 def _broken(wanted: TableSchema, rows: Rows) -> list[tuple[str, str, str]]:
     """Return (column, what differs, mend) where values are outside what a schema allows; none of them is told."""
     broken = []
-    frame = None if not hasattr(rows.x, "columns") and np.ndim(rows.x) > 2 else as_frame(rows.x)
+    frame = _frame(wanted, rows)
     for column in wanted.columns:
-        if frame is None or column.name not in frame.columns:
+        name = column.name
+        if name not in frame.columns or frame[name].isna().all():
             continue
-        if column.range is not None and column.kind == "numeric":
-            try:
-                values = as_numbers(frame, column.name)
-            except DataError:
-                continue
-            low, high = column.range
-            if np.any((values < low) | (values > high)):
-                broken.append(
-                    (
-                        column.name,
-                        f"has values outside {low} to {high}",
-                        "look at the unit, leave them empty, or widen the range",
-                    )
-                )
-        if column.categories is not None and column.kind in ("category", "ordinal"):
-            _, own = as_categories(frame, column.name)
-            if not set(own) <= set(column.categories):
-                broken.append(
-                    (
-                        column.name,
-                        "has values that are no category of the schema",
-                        "rename them, leave them empty, or list them in categories",
-                    )
-                )
+        if column.bounds is not None and _leaves(column, frame):
+            low, high = column.range or ("", "")
+            mend = "look at the unit, leave them empty, or widen the range"
+            broken.append((name, f"has values outside {low} to {high}", mend))
+        if column.categories is not None and not _are_among(column.categories, name, frame):
+            mend = "rename them, leave them empty, or list them in categories"
+            broken.append((name, "has values that are no category of the schema", mend))
     return broken
+
+
+def _frame(wanted: TableSchema, rows: Rows) -> pd.DataFrame:
+    """Return the columns of rows, and the labels, as one table; none of arrays that are no table."""
+    import pandas as pd
+
+    if not hasattr(rows.x, "columns") and np.ndim(rows.x) > 2:
+        frame = pd.DataFrame(index=range(len(rows)))
+    else:
+        frame = as_frame(rows.x)
+    if wanted.label is None or rows.y is None or np.ndim(rows.y) > 1:
+        return frame
+    return frame.assign(**{wanted.label.name: labels_of(rows)})
+
+
+def _leaves(column: ColumnSchema, frame: pd.DataFrame) -> bool:
+    """Return whether a value is outside a column's range; what is of another kind is told as that."""
+    low, high = column.bounds or (-np.inf, np.inf)
+    try:
+        if column.kind == "date":
+            days = FittedDateParts((column.name,), ("days",)).transform(frame[[column.name]])
+            values = days[f"{column.name}:days"].to_numpy(np.float64)
+        else:
+            values = as_numbers(frame, column.name)
+    except DataError:
+        return False
+    return bool(np.any((values < low) | (values > high)))
+
+
+def _are_among(categories: Sequence[Value], name: str, frame: pd.DataFrame) -> bool:
+    try:
+        _, own = as_categories(frame, name)
+    except DataError:
+        return False
+    return set(own) <= set(categories)
 
 
 def _label_values(rows: Rows) -> LabelValues | None:

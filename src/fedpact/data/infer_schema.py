@@ -66,8 +66,10 @@ def _kind(name: str, present: pd.Series[Any]) -> Kind:
     if isinstance(present.dtype, pd.CategoricalDtype):
         return "category"
     if types.is_numeric_dtype(present.dtype) and not types.is_complex_dtype(present.dtype):
-        whole = types.is_integer_dtype(present.dtype) or not bool(np.any(present.to_numpy(float) % 1))
-        return "id" if whole and _ID.fullmatch(name) and not types.is_bool_dtype(present.dtype) else "numeric"
+        if types.is_bool_dtype(present.dtype) or not _ID.fullmatch(name):
+            return "numeric"
+        values = present.to_numpy(float)
+        return "id" if bool(np.all(values == np.floor(values))) else "numeric"
     distinct = _distinct(present)
     if distinct is None:
         if _image_shape(present) is not None:

@@ -7,7 +7,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +23,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _MEASURED = ("numeric", "label")
 _LISTED = ("category", "ordinal", "label")
 _RANGED = ("numeric", "date", "label")
+_EPOCH = datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,14 @@ class ColumnSchema:
             if same_unit(declared, unit):
                 return rule_of(*rule)
         return conversion(unit, self.unit, self.substance)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The range as numbers, dates as days since the start of 1970; None where none is declared."""
+        if self.range is None:
+            return None
+        low, high = (_days(each) if self.kind == "date" else float(each) for each in self.range)
+        return low, high
 
     @property
     def empty(self) -> bool:
@@ -358,6 +367,10 @@ def _is_date(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _days(text: str) -> float:
+    return (datetime.fromisoformat(text).replace(tzinfo=None) - _EPOCH) / timedelta(days=1)
 
 
 def _toml(value: Any) -> str:

@@ -216,9 +216,8 @@ def _histograms(
 ) -> Mapping[str, Histogram]:
     ends: dict[str, tuple[float, float]] = {}
     for column in columns:
-        declared = _declared_ends(column)
-        if declared is not None:
-            ends[column.name] = declared
+        if column.bounds is not None and all(map(math.isfinite, column.bounds)):
+            ends[column.name] = column.bounds
         elif column.name in found:
             low, high = found[column.name][:2]
             ends[column.name] = low, high
@@ -228,19 +227,6 @@ def _histograms(
         f"histograms of {_spelt([column for column in columns if column.name in ends])}",
     )
     return histograms
-
-
-def _declared_ends(column: ColumnSchema) -> tuple[float, float] | None:
-    if column.range is None:
-        return None
-    if column.kind == "date":
-        low, high = (
-            float((np.datetime64(each, "us") - np.datetime64(0, "us")) / np.timedelta64(1, "D"))
-            for each in column.range
-        )
-        return low, high
-    low, high = map(float, column.range)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
 def _frequent(asking: Asking, columns: Sequence[ColumnSchema], minimum: int) -> Mapping[str, Frequent]:

@@ -82,12 +82,8 @@ class RidgeRounds(Columnwise):
         regressions = [Regression(of, b, tuple(w)) for of, b, w in task.parameters["regressions"]]
         predicted = filled(values, task.parameters["means"], task.parameters["exponents"], regressions)
         rows = predicted[~np.isnan(values[:, task.parameters["of"]])]
-        for name, column in zip(self.names, rows.T, strict=True):
-            if not (np.abs(column) < products.LIMIT).all():
-                raise DataError(
-                    f'IterativeImpute: what is predicted for column "{name}" grows without bound; give a larger ridge, '
-                    "or fewer rounds."
-                )
+        with at_client(data.id):
+            self._check_bounded(rows)
         with_ones = np.concatenate([np.ones((len(rows), 1)), rows], axis=1)
         return reply(task, data, {"products": products.gram(with_ones)}), kept
 
@@ -128,6 +124,14 @@ class RidgeRounds(Columnwise):
             "exponents": tuple(found["exponents"]),
             "regressions": regressions,
         }
+
+    def _check_bounded(self, rows: NDArray[np.float64]) -> None:
+        for name, column in zip(self.names, rows.T, strict=True):
+            if not (np.abs(column) < products.LIMIT).all():
+                raise DataError(
+                    f'IterativeImpute: what is predicted for column "{name}" grows without bound; give a larger ridge, '
+                    "or fewer rounds."
+                )
 
     def _target(self, found: Mapping[str, Any]) -> int:
         targets: list[int] = found["targets"]

@@ -91,7 +91,8 @@ class Pipeline:
 
         Args:
             x: a DataFrame, or an array [n, columns].
-            training_of: the client whose training rows these are, all and in order; None for any other rows.
+            training_of: the client whose training rows these are, all and in order; None for any other rows, and
+                where a step leaves rows out: see `selected`.
 
         Raises:
             DataError: a column is missing, a numeric column holds text or an infinite number, or a step

@@ -111,6 +111,9 @@ def _agreed(tables: Mapping[str, _Table], raw: tuple[str, ...]) -> Columns:
         having = {client: columns[name] for client, columns in described.items() if name in columns}
         if len(having) < len(described):
             conflicts += lacking(name, described)
+        if name in raw:
+            items.append((name, "other"))
+            continue
         kinds = Counter(kind for kind, _ in having.values() if kind is not None)
         # The first of the most frequent kinds: numbers before text, and where there is no value at all.
         usual = max(_IN_WORDS, key=lambda kind: kinds[kind])

@@ -93,7 +93,7 @@ class RegressionF(Columnwise):
     """The F statistic of the linear regression of the labels on each column, in two rounds.
 
     As scikit-learn's `f_regression` on the pooled rows: r²/(1 − r²)·(n − 2), from the sums of `Gram`. It is 0 where
-    a column or the labels are constant, and infinite where one is a multiple of the other.
+    a column or the labels are constant, and huge or infinite where one is a multiple of the other.
 
     Args:
         names: numeric columns without missing values.

@@ -52,6 +52,14 @@ class SelectBest:
         if self.bins < 2:
             raise ConfigError("SelectBest: bins is 1, which tells no values apart; give 2 or more.")
 
+    def estimate(self, columns: Columns) -> Estimate:
+        """Refuse rows without labels.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("SelectBest is fitted to labels, and these rows have none.")
+
     def labelled_estimate(self, columns: Columns, labels: Labels) -> Estimate:
         """Return what finds the scores.
 

@@ -127,9 +127,11 @@ class FrequentCategories(Columnwise):
             closed = [n for value, n in zip(read, found["rows"][column], strict=True) if value is None]
             counts.append([*found["counts"][column], *named])
             left.append(max([found["left"][column], *closed]))
+        # Where every bucket with enough rows was read, no category with enough rows is left.
+        buckets: list[Any] | None = None if any(left) else []
         return Estimating(
             state.round + 1,
-            {"hash": found["hash"] + 1, "counts": counts, "buckets": None, "rows": None, "left": left},
+            {"hash": found["hash"] + 1, "counts": counts, "buckets": buckets, "rows": None, "left": left},
         )
 
     def fitted(self, state: Estimating) -> Mapping[str, Frequent]:

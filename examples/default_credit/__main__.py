@@ -5,7 +5,9 @@ from default_credit import BANKS, ENCODINGS, auc, banks, greatest_difference, po
 
 def main() -> None:
     """Print it, as Markdown."""
-    print("| banks | preparation | columns | federated AUC | pooled AUC | greatest difference of a coefficient |")
+    print(
+        "| banks | preparation | columns | federated AUC | pooled AUC | greatest difference of a coefficient |"
+    )
     print("|---:|---|---:|---:|---:|---:|")
     for names in (BANKS[:2], BANKS):
         for label, encoding in ENCODINGS.items():
