@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedpact.core.errors import ConfigError, UpdateError
-from fedpact.core.exact import FixedPointSum, Wide, quantised_weight, quantised_weights, wide_units
+from fedpact.core.exact import FixedPointSum, quantised_weight, quantised_weights
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.core.wide import Wide, wide_units
 
 LAYOUT = Layout([Entry("a", (3,)), Entry("b", (2,), "float64"), Entry("c", (1,), role="buffer")])
 LIMIT = 65536.0

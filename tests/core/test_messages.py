@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as hnp
 
 from fedpact.core.accumulator import Accumulator
 from fedpact.core.errors import UpdateError
-from fedpact.core.exact import Wide
 from fedpact.core.messages import Task, Update, Updates
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.core.wide import Wide
 
 MODEL = Layout([Entry("w", (3,)), Entry("b", (), "float64")])
 CONTROL = Layout([Entry("c", (2,), "float64")])

@@ -2,12 +2,13 @@
 
 from fedpact.core.accumulator import Accumulator
 from fedpact.core.algorithm import Algorithm, ClientState
-from fedpact.core.exact import FixedPointSum, Wide
+from fedpact.core.exact import FixedPointSum
 from fedpact.core.messages import Aggregate, Cohort, Cycle, Everyone, Named, Recipients, Task, Update
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.core.wide import Wide
 
 __all__ = [
     "Accumulator",

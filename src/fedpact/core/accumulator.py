@@ -10,19 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import UpdateError
-from fedpact.core.exact import (
-    WEIGHT_UNIT,
-    WIDE_LIMIT,
-    WIDE_UNIT,
-    FixedPointSum,
-    Wide,
-    quantised_weights,
-    weight_units,
-    wide_units,
-)
+from fedpact.core.exact import WEIGHT_UNIT, FixedPointSum, quantised_weights, weight_units
 from fedpact.core.messages import Aggregate, Integers, Statistic, Task, Term, Update, UpdateKind, Updates
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Layout, Vector
+from fedpact.core.wide import WIDE_LIMIT, WIDE_UNIT, Wide, wide_units
 
 _LARGEST_COUNT = np.iinfo(np.int64).max
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.exact import Wide
 from fedpact.core.packed import Packed
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Layout, Vector
+from fedpact.core.wide import Wide
 
 UpdateKind = Literal["delta", "model", "gradient", "statistics"]
 Statistic = NDArray[np.int64] | NDArray[np.float64] | Wide

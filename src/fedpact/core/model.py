@@ -7,11 +7,11 @@ from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.exact import Wide
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Layout, Vector
+from fedpact.core.wide import Wide
 
 Kind = Literal["binary", "multiclass", "regression"]
 

@@ -3,7 +3,7 @@
 A float64 is m·2^e with whole numbers m and e, so a sum of such numbers, or of their squares, is one long
 integer times a power of two. It travels as digits of 40 bits, one int64 each, that are added one by one.
 
-`exact.Wide` is the shorter form of this for numbers of a known size. Features have none: the squares of
+`wide.Wide` is the shorter form of this for numbers of a known size. Features have none: the squares of
 seconds since 1970, or of concentrations in mol/l, need more bits on either side than it has.
 """
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from fedpact.core import sums
 from fedpact.core.errors import DataError, ModelError
-from fedpact.core.exact import Wide
 from fedpact.core.model import Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.core.wide import Wide
 from fedpact.learn.flat import check_flat
 
 _LARGEST = float(np.finfo(np.float64).max)

@@ -104,7 +104,7 @@ class FittedClean:
     drop: bool = False
     flag: bool = False
 
-    def kept(self, frame: pd.DataFrame, training_of: str | None) -> NDArray[np.bool_]:
+    def rows_kept(self, frame: pd.DataFrame, training_of: str | None) -> NDArray[np.bool_]:
         """Return which rows have no invalid value [n]; all where rows are not left out.
 
         Raises:

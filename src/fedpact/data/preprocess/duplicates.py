@@ -91,7 +91,7 @@ class FittedDropDuplicates:
     secret: str = ""
     elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
 
-    def kept(self, frame: pd.DataFrame, training_of: str | None) -> NDArray[np.bool_]:
+    def rows_kept(self, frame: pd.DataFrame, training_of: str | None) -> NDArray[np.bool_]:
         """Return which rows are the first of their key, and not kept by another client [n].
 
         Raises:

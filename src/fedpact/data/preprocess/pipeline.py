@@ -119,7 +119,7 @@ class Pipeline:
         places = np.arange(len(frame))
         for step in self.steps:
             if isinstance(step, RowStep):
-                kept = step.kept(frame, training_of)
+                kept = step.rows_kept(frame, training_of)
                 frame, places = frame[kept], places[kept]
             frame = _applied(step, frame, training_of)
         return frame, places

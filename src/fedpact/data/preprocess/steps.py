@@ -98,7 +98,7 @@ class RowStep(Protocol):
     It is a `FittedStep` as well; `transform` is for the rows that are kept, and for all that are to be predicted.
     """
 
-    def kept(self, frame: pd.DataFrame, training_of: str | None) -> NDArray[np.bool_]:
+    def rows_kept(self, frame: pd.DataFrame, training_of: str | None) -> NDArray[np.bool_]:
         """Return which rows stay [n], told from what the steps before it made of them.
 
         Args:
