@@ -163,6 +163,19 @@ def test_images_are_counted() -> None:
     assert summary["label"].categories == {0: 3, 1: 3}
 
 
+def test_labels_at_every_position_are_counted() -> None:
+    clients = [ClientData("a", Rows(np.zeros((6, 3, 3)), np.zeros((6, 3, 3), np.int64)))]
+    summary = fp.describe(clients)
+    assert (summary["label"].count, summary["label"].categories) == (6, None)
+
+
+def test_a_column_called_as_the_labels_are_is_refused() -> None:
+    clients = [ClientData("a", Rows(pd.DataFrame({"label": [1.0, 2.0]}), np.array([0, 1])))]
+    with pytest.raises(DataError, match="call the labels otherwise with label="):
+        fp.describe(clients)
+    assert fp.describe(clients, label="risk").schema.names == ("label", "risk")
+
+
 def test_rows_that_are_kept_aside_change_nothing() -> None:
     clients = spread(np.arange(ROWS) % 3)
     aside = Rows(patients().assign(age=1e6), LABELS)

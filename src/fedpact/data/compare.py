@@ -25,7 +25,7 @@ class Agreed:
 
     Args:
         schema: the columns.
-        label: what the labels are; None where there are none.
+        label: what the labels are; None where there are none, or an array of them for each example.
     """
 
     schema: TableSchema

@@ -212,6 +212,8 @@ def _label_values(rows: Rows) -> LabelValues | None:
     if rows.y is None:
         return None
     labels = labels_of(rows)
+    if labels.ndim > 1:
+        return None
     if labels.dtype.kind == "U":
         return "text"
     return "classes" if labels.dtype.kind in "biu" or bool(np.all(labels == np.floor(labels))) else "numbers"

@@ -39,7 +39,9 @@ def columns_of(rows: Rows, label: str) -> tuple[ColumnSchema, ...]:
         columns = [_column(name, frame[name]) for name in frame.columns]
     if rows.y is not None:
         if label in {column.name for column in columns}:
-            raise DataError(f'a column is called "{label}" as the labels are; rename it.')
+            raise DataError(
+                f'a column is called "{label}" as the labels are; rename it, or call the labels otherwise with label=.'
+            )
         labels_of(rows)
         columns.append(ColumnSchema(label, "label", missing=0.0))
     return tuple(columns)

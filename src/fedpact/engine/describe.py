@@ -155,7 +155,9 @@ def _view(schema: TableSchema, own: Mapping[str, TableSchema], data: ClientData)
             days = FittedDateParts(dates, ("days",)).transform(frame[list(dates)]) if dates else frame[[]]
             columns |= {name: days[f"{name}:days"].to_numpy() for name in dates}
         if label is not None and rows.y is not None:
-            columns[label.name] = pd.Series(labels_of(rows))
+            labels = labels_of(rows)
+            # Of labels at every position of an example there are counts alone.
+            columns[label.name] = pd.Series(labels if labels.ndim == 1 else np.zeros(len(rows)))
     return ClientData(data.id, Rows(pd.DataFrame(columns, index=range(len(rows)))))
 
 
@@ -175,12 +177,8 @@ def _described(asking: Asking, agreed: Agreed, asked: _Asked) -> Description:
     frequent = _frequent(asking, listed, asked.minimum)
     summaries = []
     for column in schema.columns:
-        name, known = (
-            column.name,
-            ColumnSummary(
-                column.name, column.kind, column.unit, present[column.name], rows - present[column.name]
-            ),
-        )
+        name, count = column.name, present[column.name]
+        known = ColumnSummary(name, column.kind, column.unit, count, rows - count)
         if name in moments:
             known = _measured(known, moments[name], found.get(name), histograms.get(name), asked)
         if name in frequent:
