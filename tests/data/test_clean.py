@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import fedpact as fp
 from fedpact.core import ClientData, Rows
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.seeds import Seed
+from fedpact.data import STEPS
 from fedpact.data.agree import Labels
 from fedpact.data.preprocess import FitPipeline, Impute, OneHot, Pipeline, Standardize
 from fedpact.data.preprocess.clean import Clean
@@ -19,6 +21,7 @@ from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
 from fedpact.engine.preparation import Preparation, prepare
 from fedpact.engine.work import Rules
+from fedpact.report.toml import job_toml
 from tests.data.test_preprocess import fit, fit_steps
 from tests.data.test_preprocess_errors import message
 
@@ -174,6 +177,15 @@ def test_clean_that_cannot_be_is_refused(settings: Any, said: str) -> None:
 def test_misspelt_column_names_the_nearest() -> None:
     said = message(ConfigError, fit_steps, [Clean(ranges={"aeg": (0, 1)})], TABLE)
     assert 'Clean: there is no column "aeg". Did you mean "age"?' in said
+
+
+def test_open_range_is_read_back_from_a_file_of_the_job(tmp_path: Path) -> None:
+    step = Clean(ranges={"age": (None, 120)}, drop=True)
+    job = fp.Job(model="Logistic", preprocess=[STEPS.describe(step)], algorithm="FedAvg", rounds=1)
+    file = tmp_path / "job.toml"
+    file.write_text(job_toml(job))
+    (read,) = fp.Job.from_toml(file).preprocess
+    assert STEPS.build(read) == step
 
 
 def test_saved_cleaning_is_the_same() -> None:

@@ -181,7 +181,8 @@ class FittedClean:
 
 def _bounds(name: str, bounds: Any) -> Bounds:
     try:
-        low, high = (None if bound is None else float(bound) for bound in bounds)
+        # In TOML, which has no word for it, None is "none".
+        low, high = (None if bound in (None, "none") else float(bound) for bound in bounds)
     except (TypeError, ValueError):
         raise ConfigError(
             f'Clean: the range of column "{name}" is {bounds!r}; give the least and the largest valid number, such as '
