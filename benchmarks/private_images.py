@@ -90,7 +90,7 @@ def measure(who: Who, epsilon: float | None, seeds: int) -> Cell:
     noise = None if epsilon is None else noise_of(who, epsilon)
     results = [
         fp.train(
-            _softmax(seed),
+            softmax(seed),
             dealt(CLIENTS, 1.0),
             algorithm=fp.FedAvg(lr=0.15, local_epochs=1, batch_size=10, weighting="uniform"),
             channel=channel_of(who, noise),
@@ -110,7 +110,8 @@ def measure(who: Who, epsilon: float | None, seeds: int) -> Cell:
     return Cell(noise, spent, tuple(map(accuracy, results)))
 
 
-def _softmax(seed: int) -> torch.nn.Module:
+def softmax(seed: int) -> torch.nn.Module:
+    """Return a softmax regression as a torch module, its weights drawn from the seed."""
     import torch
     from torch import nn
 
