@@ -180,4 +180,6 @@ def test_what_is_no_part_is_refused_with_what_to_write(value: Any, sentence: str
 
 
 def test_part_of_the_protocol_is_taken() -> None:
-    check_part(Camera(lens=Wide(90)), "lens", Lens, LENSES)
+    camera = Camera(lens=Wide(90))
+    check_part(camera, "lens", Lens, LENSES)
+    assert camera.lens == Wide(90)

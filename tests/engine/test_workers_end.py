@@ -63,6 +63,7 @@ def test_an_engine_that_is_forgotten_leaves_no_process():
     processes = [pid for engine in engines for pid in pids(engine)]
     del engine, engines
     wait_for(lambda: not any(is_there(pid) for pid in processes))
+    assert not any(is_there(pid) for pid in processes)
 
 
 def test_threads_may_ask_one_after_another():

@@ -6,7 +6,7 @@ CKKS (Cheon, Kim, Kim and Song, "Homomorphic Encryption for Arithmetic of Approx
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedpact.channel.encrypted import ERROR, KeyHolder, Sent
 from fedpact.channel.mask import NUMBERS, Mask, Opened, drop_out, flattened, unflattened
 from fedpact.channel.transform import RoundContext, Transform
-from fedpact.core.errors import ChannelError, ClientError, ConfigError, SecureError, UpdateError
+from fedpact.core.errors import ChannelError, ConfigError, SecureError, UpdateError
 from fedpact.core.messages import Integers, Update
 from fedpact.core.settings import check_choice, check_counts, check_numbers
 from fedpact.core.vector import Layout
@@ -142,10 +142,6 @@ class HomomorphicSum(Mask):
     def _holder(self) -> "KeyHolder":
         return KeyHolder(self.minimum_cohort)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # The secret key stays where it was made.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
     def encode_integers(self, update: Update, context: RoundContext) -> Update:
         """Encrypt the update, its weight and its metrics.
 
@@ -153,9 +149,7 @@ class HomomorphicSum(Mask):
             ClientError: the client has dropped out, in a simulation.
             UpdateError: a metric is NaN, infinite, or too large.
         """
-        public: bytes | None = context.secret
-        if public is None:
-            raise ClientError("dropped out before it sent its encrypted update, as the simulation asks for.")
+        public: bytes = self.secret_of(context)
         weight = update.weight if self.weighs else 0
         update = self.with_numbers(update, context.asked)
         assert update.integers is not None

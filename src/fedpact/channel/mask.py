@@ -1,7 +1,8 @@
 """What the stages have in common under which the server learns the sum of a cohort's updates and nothing else."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import Any, ClassVar
 
@@ -16,7 +17,8 @@ from fedpact.channel.transform import (
     check_averages,
     check_may_change,
 )
-from fedpact.core.errors import ChannelError, UpdateError
+from fedpact.core.errors import ChannelError, ClientError, UpdateError
+from fedpact.core.grid import signed
 from fedpact.core.messages import Integers, Update
 from fedpact.core.vector import Layout
 
@@ -47,7 +49,7 @@ class Opened:
     count: int
 
 
-class Mask(Transform):
+class Mask(Transform, ABC):
     """A stage under which the server sees the sum alone; weights and metrics are summed with the vectors.
 
     Attributes:
@@ -101,9 +103,9 @@ class Mask(Transform):
         """Return how many of so many clients may drop out of a sum that is opened."""
         return clients - self.least(clients)
 
+    @abstractmethod
     def colluding(self, clients: int) -> int:
         """Return how many of so many clients may work with the server without its learning more than the sum."""
-        raise NotImplementedError
 
     def seen(self) -> str:
         """Return what the server sees of updates, in a clause."""
@@ -126,6 +128,7 @@ class Mask(Transform):
         """
         return {}, sent
 
+    @abstractmethod
     def agree(
         self, ids: Sequence[str], context: RoundContext, digest: bytes
     ) -> tuple[Mapping[str, Any], Any]:
@@ -136,8 +139,8 @@ class Mask(Transform):
             context: of the round.
             digest: what names the task.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, total: Integers, clients: Sequence[str], held: Any, context: RoundContext) -> Opened:
         """Return what the server learns.
 
@@ -150,7 +153,36 @@ class Mask(Transform):
         Raises:
             SecureError: too few clients are left.
         """
-        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Keys stay in the process that they were made in.
+        stage: Any = self
+        return {field.name: getattr(self, field.name) for field in fields(stage)}
+
+    def secret_of(self, context: RoundContext) -> Any:
+        """Return what a client hides its update with.
+
+        Raises:
+            ClientError: it has none, for it has dropped out, in a simulation.
+        """
+        if context.secret is None:
+            raise ClientError("dropped out before it sent its masked update, as the simulation asks for.")
+        return context.secret
+
+    def read(self, residues: NDArray[np.int64], total: Integers, count: int, clients: int) -> Opened:
+        """Return what a sum says that was opened modulo 2^bits.
+
+        Args:
+            residues: as `flattened` puts them behind one another;
+            total: in the sum as it arrived.
+            count: how many updates are in it;
+            clients: and how many were asked.
+        """
+        sums = {
+            name: array if name == NUMBERS else signed(array, self.bits)
+            for name, array in unflattened(residues, total).items()
+        }
+        return self.opened(replace(total, arrays=sums), count, clients)
 
     def with_numbers(self, update: Update, clients: int) -> Update:
         """Return an update whose weight and metrics have joined its integers.

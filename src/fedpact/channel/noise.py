@@ -8,6 +8,7 @@ Agarwal, Kairouz and Liu, "The Skellam Mechanism for Differentially Private Fede
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
@@ -57,7 +58,7 @@ class Sampler(Protocol):
         ...
 
 
-class Noise(Transform):
+class Noise(Transform, ABC):
     """What the stages that add noise have in common.
 
     Attributes:
@@ -158,12 +159,12 @@ class Noise(Transform):
         if self.where == "central" or update.integers is None:
             return update
         shares = self.shares(context) if self.where == "distributed" else 1
-        noisy, _ = self._with_noise(update.integers, context, shares)
+        noisy = self._with_noise(update.integers, context, shares)
         return replace(update, integers=noisy)
 
     def decode_integers(self, total: Integers, context: RoundContext) -> Integers:
         """Add the server's noise to the sum."""
-        return self._with_noise(total, context, 1)[0] if self.where == "central" else total
+        return self._with_noise(total, context, 1) if self.where == "central" else total
 
     def against(self) -> str:
         """Return who may look at what is released, in a phrase."""
@@ -173,27 +174,32 @@ class Noise(Transform):
             return f"everybody, the server too, where {self._trust()} add their noise as the job says"
         return "everybody, the server too, whatever other clients do"
 
+    @property
+    def _colluding(self) -> int:
+        """Of the clients in a sum, how many may tell the server their share; 0 where the noise has no shares."""
+        return getattr(self, "colluding", 0)
+
     def _trust(self) -> str:
-        colluding = getattr(self, "colluding", 0)
+        colluding = self._colluding
         return f"all clients but {colluding} in a sum" if colluding else "all clients in a sum"
 
     def shares(self, context: RoundContext) -> int:
         """Return of how many honest clients' shares the noise of an opened sum consists at least."""
-        return max(1, context.least - getattr(self, "colluding", 0))
+        return max(1, context.least - self._colluding)
 
-    def _with_noise(self, integers: Integers, context: RoundContext, shares: int) -> tuple[Integers, float]:
+    def _with_noise(self, integers: Integers, context: RoundContext, shares: int) -> Integers:
         dimension = sum(array.size for array in integers.arrays.values())
-        sampler, std = self.sampler(context, dimension, shares)
+        sampler, _ = self.sampler(context, dimension, shares)
         arrays = {name: array + sampler.draw(array.size) for name, array in integers.arrays.items()}
-        return replace(integers, arrays=arrays), std
+        return replace(integers, arrays=arrays)
 
+    @abstractmethod
     def sampler(self, context: RoundContext, dimension: int, shares: int) -> tuple[Sampler, float]:
         """Return what draws one of so many equal shares of the noise, and the standard deviation of a share."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mechanism(self, context: RoundContext, dimension: int) -> Mechanism | None:
         """Return the noise of a round as accountants know it; None where an earlier round's counts for it."""
-        raise NotImplementedError
 
     def most(self, context: RoundContext, dimension: int) -> float:
         """Return how large, in steps of the grid, the noise of all clients together can be; 0 for the server's.

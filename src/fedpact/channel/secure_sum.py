@@ -6,16 +6,14 @@ is in `fedpact.secure`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from fedpact.channel.mask import NUMBERS, Mask, Opened, flattened, unflattened
+from fedpact.channel.mask import Mask, Opened, flattened, unflattened
 from fedpact.channel.transform import RoundContext
-from fedpact.core.errors import ClientError
-from fedpact.core.grid import signed
 from fedpact.core.messages import Integers, Update
 from fedpact.core.settings import check_choice, check_counts, check_numbers
 from fedpact.secure.masker import Masker
@@ -113,10 +111,6 @@ class SecureSum(Mask):
     def _roster(self) -> SimulatedRoster:
         return SimulatedRoster()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Clients' keys stay where they were made.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
     def _absent(self, ids: Sequence[str], context: RoundContext) -> dict[str, str]:
         generator = context.seed.child("dropout").generator()
         leaves, steps = (
@@ -132,9 +126,7 @@ class SecureSum(Mask):
             ClientError: the client has dropped out, in a simulation.
             UpdateError: a metric is NaN, infinite, or too large.
         """
-        masker: Masker | None = context.secret
-        if masker is None:
-            raise ClientError("dropped out before it sent its masked update, as the simulation asks for.")
+        masker: Masker = self.secret_of(context)
         update = self.with_numbers(update, context.asked)
         assert update.integers is not None
         ring = flattened(update.integers).astype(np.uint32)
@@ -160,8 +152,4 @@ class SecureSum(Mask):
             SecureError: too few are left.
         """
         numbers = held.unmask(flattened(total).astype(np.uint32), clients).astype(np.int64)
-        sums = unflattened(numbers, total)
-        opened = {
-            name: array if name == NUMBERS else signed(array, self.bits) for name, array in sums.items()
-        }
-        return self.opened(replace(total, arrays=opened), len(clients), context.asked)
+        return self.read(numbers, total, len(clients), context.asked)

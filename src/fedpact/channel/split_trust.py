@@ -5,17 +5,16 @@ section 2. The messages and server B are in `fedpact.secure.split_trust`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.channel.mask import NUMBERS, Mask, Opened, drop_out, flattened, unflattened
+from fedpact.channel.mask import Mask, Opened, drop_out, flattened
 from fedpact.channel.transform import RoundContext
-from fedpact.core.errors import ClientError, SecureError
-from fedpact.core.grid import signed
+from fedpact.core.errors import SecureError
 from fedpact.core.messages import Integers, Update
 from fedpact.core.settings import check_counts, check_numbers
 from fedpact.secure.keys import Identity, KeyPair, Roster
@@ -110,10 +109,6 @@ class SplitTrust(Mask):
     def _pair(self) -> KeyPair:
         return KeyPair()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Clients' keys and server B's stay where they were made.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
     def encode_integers(self, update: Update, context: RoundContext) -> Update:
         """Split the update, its weight and its metrics into what the two servers are to have.
 
@@ -121,9 +116,7 @@ class SplitTrust(Mask):
             ClientError: the client has dropped out, in a simulation.
             UpdateError: a metric is NaN, infinite, or too large.
         """
-        sender: Sender | None = context.secret
-        if sender is None:
-            raise ClientError("dropped out before it sent its masked update, as the simulation asks for.")
+        sender: Sender = self.secret_of(context)
         update = self.with_numbers(update, context.asked)
         assert update.integers is not None
         share = sender.share(update.client, flattened(update.integers).astype(np.uint32))
@@ -139,11 +132,7 @@ class SplitTrust(Mask):
         """
         parts: Mapping[str, Any] = total.arrays
         numbers = held.opened(parts[_MASKED], parts[_SEEDS], clients)
-        sums = unflattened(numbers, total)
-        opened = {
-            name: array if name == NUMBERS else signed(array, self.bits) for name, array in sums.items()
-        }
-        return self.opened(replace(total, arrays=opened), len(clients), context.asked)
+        return self.read(numbers, total, len(clients), context.asked)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from fedpact.data.compare import Agreed, LabelValues, compare, merged
 from fedpact.data.conflicts import Conflict, in_a_table
 from fedpact.data.preprocess.columns import Value, as_categories, as_frame, as_numbers
 from fedpact.data.preprocess.dates import FittedDateParts
-from fedpact.data.preprocess.estimate import Estimating, ask, reply
+from fedpact.data.preprocess.estimate import Collected, Estimating, reply
 from fedpact.data.table_schema import ColumnSchema, Kind, TableSchema
 from fedpact.data.wording import at_client
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CompareSchemas:
+class CompareSchemas(Collected):
     """An algorithm of one task: clients describe their columns, the server compares.
 
     A client tells names, kinds, units and what its schema declares of ranges and orders, and in which columns it has
@@ -42,16 +42,6 @@ class CompareSchemas:
     wanted: TableSchema | None = None
     own: Mapping[str, TableSchema] = field(default_factory=dict)
     label: str = "label"
-
-    releases: ClassVar[Literal["averaged", "summed"]] = "summed"
-
-    def init(self, model: Any, seed: Seed) -> Estimating:
-        """Return the state before the first round."""
-        return Estimating()
-
-    def task(self, state: Estimating) -> Task | None:
-        """Ask every client, once."""
-        return ask(state, "collect") if state.round == 0 else None
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed

@@ -42,6 +42,20 @@ class Estimate(Algorithm[Estimating], Protocol):
         ...
 
 
+class Collected:
+    """An algorithm of one task, whose answers the server reads one by one."""
+
+    releases: ClassVar[Literal["averaged", "summed"]] = "summed"
+
+    def init(self, model: Any, seed: Seed) -> Estimating:
+        """Return the state before the first round."""
+        return Estimating()
+
+    def task(self, state: Estimating) -> Task | None:
+        """Ask every client, once."""
+        return ask(state, "collect") if state.round == 0 else None
+
+
 @dataclass(frozen=True)
 class Columnwise:
     """An estimate of some columns: its columns, and its tasks.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fedpact.core.seeds import Seed
 from fedpact.data.conflicts import Conflict, in_a_table, lacking
 from fedpact.data.objects import are_numbers, is_text
 from fedpact.data.preprocess.columns import ColumnKind, Columns, as_frame
-from fedpact.data.preprocess.estimate import Estimating, ask, reply
+from fedpact.data.preprocess.estimate import Collected, Estimating, reply
 from fedpact.data.wording import at_client
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _Table = list[tuple[str, ColumnKind | None, str]]
 
 
 @dataclass(frozen=True)
-class FitSchema:
+class FitSchema(Collected):
     """An algorithm of one task: clients describe their columns, the server agrees on names, kinds and order.
 
     Every client must have the same columns. A column without any value agrees with all kinds; without a
@@ -41,16 +41,6 @@ class FitSchema:
     """
 
     raw: tuple[str, ...] = ()
-
-    releases: ClassVar[Literal["averaged", "summed"]] = "summed"
-
-    def init(self, model: Any, seed: Seed) -> Estimating:
-        """Return the state before the first round."""
-        return Estimating()
-
-    def task(self, state: Estimating) -> Task | None:
-        """Ask every client, once."""
-        return ask(state, "collect") if state.round == 0 else None
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed

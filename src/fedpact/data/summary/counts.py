@@ -11,7 +11,7 @@ from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.data.preprocess.columns import Value, as_categories, as_frame, column
-from fedpact.data.preprocess.estimate import Columnwise, Estimating, ask, reply
+from fedpact.data.preprocess.estimate import Collected, Columnwise, Estimating, reply
 from fedpact.data.wording import at_client
 
 
@@ -46,7 +46,7 @@ class Present(Columnwise):
 
 
 @dataclass(frozen=True)
-class LabelBalance(Columnwise):
+class LabelBalance(Collected, Columnwise):
     """How many rows of each client have each of some labels, and how many have others, in one round.
 
     The server sees each client's counts: that is what is asked for.
@@ -57,10 +57,6 @@ class LabelBalance(Columnwise):
     """
 
     labels: tuple[Value, ...]
-
-    def task(self, state: Estimating) -> Task | None:
-        """Ask every client, once."""
-        return ask(state, "collect") if state.round == 0 else None
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
