@@ -67,7 +67,9 @@ def test_bounds_are_those_of_jax_privacy(canaries, guesses, correct, confidence,
 
 @given(guesses())
 def test_the_bound_that_supposes_gaussian_noise_is_never_far_the_looser(made):
-    assert f_dp_epsilon(*made, 1e-5) >= 0.9 * one_run_epsilon(*made, 1e-5) - 1e-3
+    # Neither is the looser always: where the evidence just suffices (10 of 13 guesses of 29), this one is, by 0.0171,
+    # the most of all cases up to 40 canaries and of a sweep up to 2,000.
+    assert f_dp_epsilon(*made, 1e-5) >= 0.9 * one_run_epsilon(*made, 1e-5) - 0.018
 
 
 # Means over ten repeats of a Gaussian sum with m orthogonal canaries: (z, m, one run, f-DP), δ = 1e-5, at 95 %.
