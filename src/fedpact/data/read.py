@@ -1,4 +1,4 @@
-"""Readers: a file, a DataFrame, arrays or a torch Dataset become a client's rows."""
+"""Readers: a file, a query, a folder, a DataFrame, arrays or a torch Dataset become a client's rows."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fedpact.core.seeds import Seed
 from fedpact.data import partition, tables
 from fedpact.data.federation import Federation
 from fedpact.data.partitions.simulate import simulate
+from fedpact.data.row_sources import ROW_SOURCES, ArraySource, TableSource
 from fedpact.data.split import hold_out
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Examples(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | tuple[Any, Any] | Examples"
-"""A path to a table, a table, an (x, y) pair of arrays, or a torch Dataset."""
+Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | tuple[Any, Any] | Examples | TableSource | ArraySource | Mapping[str, Any]"
+"""A path to a table, a table, an (x, y) pair of arrays, a torch Dataset, or one of `ROW_SOURCES` or its specification."""
 
 
 def client(
@@ -232,15 +233,21 @@ class _Reading:
     def rows(self, source: Any) -> Rows:
         import pandas as pd
 
+        if isinstance(source, Mapping):
+            source = ROW_SOURCES.build(dict(source))
         if isinstance(source, (str, os.PathLike)):
             table = tables.read_table(self.whose, Path(source), text=self.text, names=self.names)
             rows = self._of_table(table)
         elif isinstance(source, pd.DataFrame):
             self._refuse("a text file without a line of names", names=self.names)
             rows = self._of_table(source)
+        elif isinstance(source, TableSource):
+            self._refuse("a text file without a line of names", names=self.names)
+            rows = self._of_table(source.table(self.whose))
         else:
             self._refuse("a table", label=self.label, columns=self.columns, text=self.text, names=self.names)
-            rows = self._of_arrays(*_pair(self.whose, source))
+            of_source = isinstance(source, ArraySource)
+            rows = self._of_arrays(*(source.arrays(self.whose) if of_source else _pair(self.whose, source)))
         if len(rows) == 0:
             raise DataError(f"{self.whose} has no rows: give it at least one, or leave it out.")
         return rows
