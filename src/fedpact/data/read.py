@@ -32,8 +32,10 @@ class Examples(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | tuple[Any, Any] | Examples | TableSource | ArraySource | Mapping[str, Any]"
-"""A path to a table, a table, an (x, y) pair of arrays, a torch Dataset, or one of `ROW_SOURCES` or its specification."""
+Source: TypeAlias = """
+    str | os.PathLike[str] | pd.DataFrame | tuple[Any, Any] | Examples | TableSource | ArraySource | Mapping[str, Any]
+"""
+"""A path to a table, a table, an (x, y) pair of arrays, a torch Dataset, or one of `ROW_SOURCES` or its spec."""
 
 
 def client(
