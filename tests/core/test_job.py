@@ -37,6 +37,7 @@ CHANGED = {
     "preprocess": [{"name": "Standardize"}, {"name": "Impute", "strategy": "median"}],
     "channel": [],
     "rounds": 6,
+    "table_schema": [{"name": "age", "kind": "numeric"}],
     "cohort": 1,
     "sampling": "poisson",
     "quorum": 0.5,
@@ -62,7 +63,7 @@ def test_a_jobs_digest_is_the_one_it_always_was():
     assert Job.of(SETTINGS).digest == GOLDEN_DIGEST
 
 
-@pytest.mark.parametrize("setting", [{"sampling": "fixed"}, {"evaluate_cohort": None}])
+@pytest.mark.parametrize("setting", [{"sampling": "fixed"}, {"evaluate_cohort": None}, {"table_schema": None}])
 def test_a_setting_that_was_added_later_says_nothing_at_its_default(setting):
     assert Job.of({**SETTINGS, **setting}).digest == GOLDEN_DIGEST
     (name,) = setting

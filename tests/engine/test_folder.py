@@ -94,6 +94,7 @@ def test_everything_that_decides_a_round_may_not_change(tmp_path: Path) -> None:
         "seed": 1,
         "model": {"name": "Softmax"},
         "algorithm": {"name": "FedAvg", "lr": 0.2},
+        "table_schema": [{"name": "age", "kind": "numeric"}],
         "preprocess": [],
         "channel": [{"name": "Clip", "norm": 1.0}],
         "cohort": 2,

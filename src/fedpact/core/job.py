@@ -16,7 +16,7 @@ from fedpact.core.registry import Spec
 
 # What `data` says about where rows are and how they are dealt out.
 _POPULATIONS = {"parquet", "sqlite", "folder"}
-_WHEREABOUTS = {"clients", "table", "by", "names", "test", "seed", "stratify", "partition", "alpha"}
+_WHEREABOUTS = {"clients", "table", "by", "names", "test", "seed", "stratify", "partition", "alpha", "schemas"}
 _WHEREABOUTS |= _POPULATIONS | {"client", "query"}
 
 
@@ -32,6 +32,8 @@ class Job(BaseModel):
             when the clients are given in Python.
         model: the model.
         algorithm: the algorithm.
+        table_schema: the columns that all clients' tables have to have, their kinds, units, ranges and categories, as
+            `TableSchema.to_json` writes them down; or the path of a TOML file, read when the job is completed.
         preprocess: the steps that prepare the rows, fitted over all clients.
         channel: the stages between a client's update and the sum.
         rounds: the number of rounds, at most.
@@ -56,6 +58,7 @@ class Job(BaseModel):
     data: Spec | None = None
     model: Spec
     algorithm: Spec
+    table_schema: tuple[Spec, ...] | str | None = None
     preprocess: tuple[Spec, ...] = ()
     channel: tuple[Spec, ...] = ()
     rounds: int = Field(default=10, ge=1)
@@ -159,7 +162,7 @@ class Job(BaseModel):
     def _said(self, left_out: set[str]) -> dict[str, Any]:
         settings = self.model_dump(mode="json", exclude={"data", "initial", *left_out})
         # A setting that was added later says nothing at its default: jobs that were approved before keep their digest.
-        for name in ("evaluate_cohort", "sampling"):
+        for name in ("evaluate_cohort", "sampling", "table_schema"):
             if getattr(self, name) == Job.model_fields[name].default:
                 settings.pop(name, None)
         return {**settings, "data": self.reading}

@@ -18,6 +18,8 @@ from fedpact.data.split import holds_classes
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fedpact.data.table_schema import TableSchema
+
 _LABEL_BINS = 10
 _MOST_LABELS = 100
 
@@ -36,9 +38,10 @@ class Federation(Sequence[ClientData]):
         note: how the rows were split over the clients.
         label: what the label means.
         reads: what was read of the rows, as a job's `data` says it (label, columns, a data set's name).
+        schemas: client → what it knows of its own table, such as units.
 
     Raises:
-        DataError: no client, or two clients with one id.
+        DataError: no client, two clients with one id, or a schema of none of them.
     """
 
     clients: tuple[ClientData, ...]
@@ -48,6 +51,7 @@ class Federation(Sequence[ClientData]):
     note: str = ""
     label: str = ""
     reads: Mapping[str, Any] = field(default_factory=dict)
+    schemas: Mapping[str, TableSchema] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clients", tuple(self.clients))
@@ -58,6 +62,11 @@ class Federation(Sequence[ClientData]):
             raise DataError(
                 f'{self._called} has more than one client called "{twice[0]}": rename one of them.'
             )
+        for id in self.schemas:
+            if id not in self.ids:
+                raise DataError(
+                    f'{self._called} has a schema for "{id}", and there is no such client.{suggest(id, self.ids)}'
+                )
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -79,7 +88,9 @@ class Federation(Sequence[ClientData]):
     def __getitem__(self, key: slice) -> Federation: ...
     def __getitem__(self, key: int | str | slice) -> ClientData | Federation:
         if isinstance(key, slice):
-            return replace(self, clients=self.clients[key])
+            clients = self.clients[key]
+            schemas = {client.id: self.schemas[client.id] for client in clients if client.id in self.schemas}
+            return replace(self, clients=clients, schemas=schemas)
         if not isinstance(key, str):
             return self.clients[key]
         if key not in self.ids:

@@ -20,6 +20,7 @@ from fedpact.data.federation import Federation
 from fedpact.data.partitions.simulate import simulate
 from fedpact.data.row_sources import ROW_SOURCES, ArraySource, TableSource
 from fedpact.data.split import hold_out
+from fedpact.data.table_schema import TableSchema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +89,7 @@ def clients(
     *,
     test: float | Mapping[str, Source] = 0.25,
     name: str = "",
+    schemas: Mapping[str, TableSchema | str | os.PathLike[str]] | None = None,
     **options: Any,
 ) -> Federation:
     """Read a federation, each client as `client` reads it.
@@ -97,6 +99,7 @@ def clients(
         label: the column that holds the label, where the sources are tables.
         test: one share for all, or client id → where its test rows are.
         name: the federation's name.
+        schemas: client id → what it knows of its own table, such as units: a schema, or the path of one in TOML.
         options: `seed`, `stratify`, `columns`, `text`, `names`, as for `client`.
 
     Raises:
@@ -111,7 +114,11 @@ def clients(
         tests = dict.fromkeys(sources, test)
     read = tuple(client(id, source, label, test=tests[id], **options) for id, source in sources.items())
     reads = _reads(label, options.get("columns"), options.get("text", ()))
-    return Federation(read, name=name, label=label or "", reads=reads)
+    known = {
+        id: schema if isinstance(schema, TableSchema) else TableSchema.from_toml(Path(schema))
+        for id, schema in (schemas or {}).items()
+    }
+    return Federation(read, name=name, label=label or "", reads=reads, schemas=known)
 
 
 def by_column(

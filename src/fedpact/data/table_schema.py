@@ -143,6 +143,8 @@ class ColumnSchema:
             for key, value in data.items()
             if key in ("range", "categories", "shape")
         }
+        if isinstance(ends := lists.get("range"), tuple):
+            lists["range"] = tuple(float(end) if end in ("inf", "-inf") else end for end in ends)
         return cls(**{**data, **lists})
 
     def _checked_range(self) -> tuple[Any, Any]:
@@ -349,7 +351,12 @@ class TableSchema:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the schema as plain data."""
-        return [column.to_plain() for column in self.columns]
+        columns = [column.to_plain() for column in self.columns]
+        # JSON has no infinite numbers.
+        endless = [column for column in columns if math.inf in map(_size, column.get("range", ()))]
+        for column in endless:
+            column["range"] = [str(end) if _size(end) == math.inf else end for end in column["range"]]
+        return columns
 
     @classmethod
     def from_json(cls, data: Sequence[Mapping[str, Any]]) -> TableSchema:
@@ -359,6 +366,10 @@ class TableSchema:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _size(end: Any) -> float:
+    return abs(end) if _is_number(end) else 0.0
 
 
 def _is_date(value: Any) -> bool:

@@ -27,7 +27,7 @@ from fedpact.data.table_schema import ColumnSchema, TableSchema
 from fedpact.data.wording import at_client
 from fedpact.engine.asking import Asking, mask_of
 from fedpact.engine.description import ColumnSummary, Description, Quantile
-from fedpact.engine.population import Population, Prepared, as_population
+from fedpact.engine.population import Population, Prepared, as_population, schemas_of
 
 # Of more columns than this, a statement says how many they are.
 _NAMED = 8
@@ -47,7 +47,8 @@ def compare_schemas(
     Args:
         clients: a federation, a population, or clients.
         schema: what all are to have; None for what most have.
-        own: client → its own schema, which says what people know, such as units; of others it is inferred.
+        own: client → its own schema, which says what people know, such as units; None for the federation's `schemas`.
+            Of others it is inferred.
         label: what to call the labels.
 
     Raises:
@@ -55,7 +56,8 @@ def compare_schemas(
         ConfigError: `own` names a client that is not there.
     """
     population = as_population(clients)
-    return _agreed(Asking(population, None), schema, own or {}, label).schema
+    own = schemas_of(clients) if own is None else own
+    return _agreed(Asking(population, None), schema, own, label).schema
 
 
 def describe(
@@ -78,7 +80,8 @@ def describe(
     Args:
         clients: a federation, a population, or clients.
         schema: what all tables are to have; None for what most have. Numbers come in its units.
-        own: client → its own schema, such as the units that its numbers are in; a client converts them itself.
+        own: client → its own schema, such as the units of its numbers, which it converts itself; None for the
+            federation's `schemas`.
         channel: nothing, or one stage that masks, such as `fp.SecureSum()`: then the server sees sums over all clients
             alone, and label balances are left out.
         exact: whether to tell the least and the largest value and exact quantiles, which are values of rows, or lie
@@ -107,7 +110,7 @@ def describe(
     mask = mask_of(channel)
     population = as_population(clients)
     asking = Asking(population, mask)
-    own = own or {}
+    own = schemas_of(clients) if own is None else own
     agreed = _agreed(asking, schema, own, label)
     asking.population = Prepared(population, partial(_view, agreed.schema, own))
     return _described(asking, agreed, asked)

@@ -7,10 +7,13 @@ themselves are in `fedpact.data.populations`.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fedpact.core.errors import ConfigError, DataError, suggest
 from fedpact.core.rows import ClientData, ClientStack, Rows
+
+if TYPE_CHECKING:
+    from fedpact.data.table_schema import TableSchema
 
 
 @runtime_checkable
@@ -274,6 +277,12 @@ def as_population(clients: Population | Iterable[ClientData]) -> Population:
             "fp.clients({name: file or table, ...}, label=...)."
         )
     return InMemory(listed)
+
+
+def schemas_of(clients: Population | Iterable[ClientData]) -> "Mapping[str, TableSchema]":
+    """Return client → what it knows of its own table, where these are clients that say so."""
+    schemas: Mapping[str, TableSchema] = getattr(clients, "schemas", {})
+    return schemas
 
 
 def stand_in(population: Population) -> Population | None:

@@ -13,12 +13,16 @@ from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.agree import AgreeOnRows, Labels, classes_of, labels_of
+from fedpact.data.preprocess.class_counts import ClassCounts
 from fedpact.data.preprocess.fit import FitPipeline
 from fedpact.data.preprocess.pipeline import Pipeline
+from fedpact.data.preprocess.resample import Resampler, resampling_apart
+from fedpact.data.preprocess.steps import CrossFittedStep, RowStep
 from fedpact.data.wording import at_client
 from fedpact.engine.population import Population, stand_in
 from fedpact.engine.rounds import hold_to_end
 from fedpact.engine.work import Engine, Rules, Setting
+from fedpact.learn.class_weight import counts_classes
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,39 @@ class Preparation:
         shape: the shape of one example.
         pipeline: what prepares the rows of a table; None for arrays that are read as they are.
         failures: client → why its rows had no part in the preparation.
+        class_counts: how many training rows of each class all clients have; () where nobody asked.
+        resampler: what chooses anew which training rows a client learns from; None for its own as they are.
+        notes: client → what is to be known of its rows.
     """
 
     labels: Labels
     shape: tuple[int, ...]
     pipeline: Pipeline | None
     failures: Mapping[str, str] = field(default_factory=dict)
+    class_counts: tuple[int, ...] = ()
+    resampler: Resampler | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def schema(self) -> Schema:
         """What a model is built for."""
         features = self.pipeline.feature_names_out if self.pipeline else ()
         labels = self.labels
-        return Schema(labels.kind, self.shape, labels.classes, tuple(features), labels.positions)
+        return Schema(
+            labels.kind, self.shape, labels.classes, tuple(features), labels.positions, self.class_counts
+        )
+
+    @property
+    def row_by_row(self) -> bool:
+        """Whether what becomes of a training row depends neither on the client nor on its other rows."""
+        whole = (RowStep, CrossFittedStep)
+        steps = self.pipeline.steps if self.pipeline else ()
+        return self.resampler is None and not any(isinstance(step, whole) for step in steps)
+
+    @property
+    def for_others(self) -> "Preparation":
+        """What prepares rows of any clients, without what is said and done about those it was made with."""
+        return replace(self, failures={}, resampler=None, notes={})
 
     def client(self, data: ClientData, dtype: str, narrower: bool = False) -> ClientData:
         """Return a client with prepared rows.
@@ -61,6 +85,8 @@ class Preparation:
                 raise DataError(
                     f"preprocess leaves out all {len(data.train)} rows; mend them, or leave the client out."
                 )
+            if self.resampler is not None:
+                train = self._resampled(train, dtype, data.id)
         if data.test is None:
             return ClientData(data.id, train)
         with at_client(data.id, "test"):
@@ -103,6 +129,9 @@ class Preparation:
             "shape": list(self.shape),
             "pipeline": None if self.pipeline is None else self.pipeline.to_json(),
             "failures": dict(self.failures),
+            "class_counts": list(self.class_counts),
+            "resampler": None if self.resampler is None else self.resampler.to_json(),
+            "notes": dict(self.notes),
         }
 
     @classmethod
@@ -110,7 +139,17 @@ class Preparation:
         """Return the preparation that `to_json` wrote down."""
         pipeline = None if data["pipeline"] is None else Pipeline.from_json(data["pipeline"])
         labels = Labels(data["kind"], tuple(data["classes"]), tuple(data["positions"]))
-        return cls(labels, tuple(data["shape"]), pipeline, dict(data["failures"]))
+        # What came later is not in files of earlier versions.
+        resampler = Resampler.from_json(data["resampler"]) if data.get("resampler") else None
+        return cls(
+            labels,
+            tuple(data["shape"]),
+            pipeline,
+            dict(data["failures"]),
+            tuple(data.get("class_counts", ())),
+            resampler,
+            dict(data.get("notes", {})),
+        )
 
     def _rows(self, rows: Rows, dtype: str, narrower: bool, training_of: str | None = None) -> Rows:
         labels = self.labels.encode(labels_of(rows))
@@ -118,6 +157,13 @@ class Preparation:
             return Rows(self.examples(rows.x, dtype, narrower), labels)
         matrix, places = self.pipeline.selected_matrix(rows.x, dtype, training_of)
         return Rows(matrix, labels if len(places) == len(labels) else labels[places])
+
+    def _resampled(self, rows: Rows, dtype: str, client: str) -> Rows:
+        if self.resampler is None or rows.y is None:
+            return rows
+        # Points between whole numbers are not whole.
+        x = rows.x.astype(dtype) if self.resampler.computes and rows.x.dtype.kind != "f" else rows.x
+        return Rows(*self.resampler.resample(x, rows.y.astype(np.int64, copy=False), client))
 
 
 def _finite(x: NDArray[Any], dtype: str, narrower: bool) -> NDArray[Any]:
@@ -146,6 +192,7 @@ def prepare(
     engine: Engine,
     rules: Rules,
     seed: Seed,
+    failures: Mapping[str, str] | None = None,
 ) -> Preparation:
     """Agree on labels and columns, and fit each step on what the steps before it make of the training rows.
 
@@ -158,12 +205,14 @@ def prepare(
         engine: who runs the clients.
         rules: how many must answer.
         seed: the job's.
+        failures: client → why it had no part in what came before.
 
     Raises:
         DataError: a client's rows cannot be used, or clients do not agree; each is named.
         ConfigError: a step does not fit the columns.
     """
-    failures: dict[str, str] = {}
+    failures = dict(failures or {})
+    steps, resampling = resampling_apart(steps)
 
     one = stand_in(population)
 
@@ -174,9 +223,22 @@ def prepare(
         setting = Setting(algorithm, None, clients, Channel((), algorithm), how, stream)
         return hold_to_end(engine, setting, failures)
 
+    def completed(preparation: Preparation) -> Preparation:
+        labels, pipeline, counts, resampler = preparation.labels, preparation.pipeline, (), None
+        if counts_classes(model) or any(step.counts_classes for step in resampling):
+            counting = ClassCounts(labels, pipeline and pipeline.to_json())
+            counts = counting.fitted(ask(counting, of_all=True))
+        if resampling:
+            resampler = Resampler(resampling, seed.child("resampling").key.hex(), counts)
+        notes = agreement.lacking() if resampling or getattr(model, "class_weight", None) else {}
+        return replace(preparation, class_counts=counts, resampler=resampler, notes=notes)
+
     agreement = ask(AgreeOnRows(getattr(model, "kind", None)), of_all=False)
+    for step in resampling:
+        # The shape of a table's examples is known once it is prepared, and is that of a row.
+        step.check(agreement.labels, agreement.shape or (0,))
     if agreement.shape is not None and not steps:
-        return Preparation(agreement.labels, agreement.shape, None, failures)
+        return completed(Preparation(agreement.labels, agreement.shape, None, failures))
     if agreement.shape is not None and len(agreement.shape) != 1:
         raise ConfigError(
             f"preprocess prepares tables, but these examples are arrays of shape {agreement.shape}; "
@@ -184,4 +246,6 @@ def prepare(
         )
     fitting = FitPipeline(tuple(steps), agreement.labels)
     pipeline = fitting.fitted(ask(fitting, of_all=bool(steps)))
-    return Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures)
+    return completed(
+        Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures)
+    )

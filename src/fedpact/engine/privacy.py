@@ -302,6 +302,8 @@ def statement_of(
         in_clear.append("how many rows each client has")
     if mask is None and noise is None and not protects_records(algorithm):
         in_clear.append("each client's training loss")
+    if job.table_schema:
+        in_clear.append("the names, kinds and units of each client's columns")
     if job.preprocess:
         in_clear.append("the sums that preparation was fitted from")
     if evaluated and mask is not None:

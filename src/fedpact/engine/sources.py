@@ -23,7 +23,8 @@ def load_clients(job: Job) -> Federation | Population:
     """Return the clients that a job's `data` names.
 
     - {name = "heart", ...}: a registered data set and its options;
-    - {clients = {lyon = "lyon.csv", ...}, label = "outcome", ...}: a file for each client;
+    - {clients = {lyon = "lyon.csv", ...}, label = "outcome", ...}: a file for each client, or the specification of a
+      source such as a query; and with schemas = {lyon = "lyon.toml"} what a client knows of its own table;
     - {table = "all.csv", by = "hospital", label = "outcome", ...}: one file, a client for each value of a column;
     - {table = "all.csv", partition = {name = "Dirichlet", clients = 10, alpha = 0.5}, label = "outcome", ...}: one
       file, spread over simulated clients by a partition of `fp.partitions`;
@@ -43,7 +44,7 @@ def load_clients(job: Job) -> Federation | Population:
     if kind := _kind_of(options):
         return _population(kind, options)
     if "clients" in options:
-        _check(options, ("clients", "label"), _OPTIONS)
+        _check(options, ("clients", "label"), (*_OPTIONS, "schemas"))
         sources = options.pop("clients")
         if not isinstance(sources, Mapping):
             raise ConfigError(f"[data]: clients is {sources!r}; give a file for each client, by its name.")

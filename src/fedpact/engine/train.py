@@ -1,7 +1,7 @@
 """Training: from a job, or from Python objects that describe one, to a result."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,8 @@ from fedpact.core.errors import CheckpointError, ConfigError, DataError
 from fedpact.core.job import Job
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
+from fedpact.data.table_schema import TableSchema
+from fedpact.engine.declaring import as_job_declares, compare_tables, schema_in_full
 from fedpact.engine.distilling import with_public_rows
 from fedpact.engine.engines import arithmetic_of, engine_of
 from fedpact.engine.fitted import Fitted
@@ -22,7 +24,7 @@ from fedpact.engine.models import (
     starting_from,
 )
 from fedpact.engine.parts import Parts
-from fedpact.engine.population import Population, Prepared, as_population, reads_files
+from fedpact.engine.population import Population, Prepared, as_population, reads_files, schemas_of
 from fedpact.engine.prefetch import Prefetched
 from fedpact.engine.preparation import prepare
 from fedpact.engine.privacy import check_accountable, statement_of
@@ -45,6 +47,7 @@ def train(
     clients: Population | Iterable[ClientData],
     *,
     algorithm: Any = None,
+    table_schema: TableSchema | str | Path | None = None,
     preprocess: Any = (),
     channel: Any = (),
     rounds: int = 10,
@@ -77,6 +80,9 @@ def train(
         model: a specification from `fp.models`, a torch.nn.Module, or a scikit-learn estimator.
         clients: a federation, a population, or clients.
         algorithm: how; None for the model's own (FedAvg, or OneShot for naive Bayes).
+        table_schema: what all clients' tables have to have, a schema or the path of one in TOML: what does not is told
+            in one table of conflicts before anything is computed, and each client converts its numbers to the schema's
+            units, from those that its own schema says (`Federation.schemas`).
         preprocess: one step or several that prepare the rows, fitted over all clients' training rows.
         channel: one stage or several that an update goes through before and after it is summed.
         rounds: the number of rounds, at most.
@@ -125,6 +131,7 @@ def train(
             **parts.specs(),
             "name": name,
             "data": reads or None,
+            "table_schema": schema_in_full(table_schema),
             "seed": seed,
             "rounds": rounds,
             "cohort": cohort,
@@ -139,7 +146,7 @@ def train(
         }
     )
     running = Running(engine, workers, folder, resume, keep, ledger, on_round, progress)
-    return _execute(job, parts, as_population(clients), running)
+    return _execute(job, parts, as_population(clients), schemas_of(clients), running)
 
 
 def run(
@@ -175,10 +182,9 @@ def run(
     if job.data is None and clients is not None:
         job = job.model_copy(update={"data": dict(getattr(clients, "reads", {})) or None})
     job, parts = _completed(job)
-    population = as_population(load_clients(job) if clients is None else clients)
-    return _execute(
-        job, parts, population, Running(engine, workers, folder, resume, keep, ledger, on_round, progress)
-    )
+    clients = load_clients(job) if clients is None else clients
+    running = Running(engine, workers, folder, resume, keep, ledger, on_round, progress)
+    return _execute(job, parts, as_population(clients), schemas_of(clients), running)
 
 
 def complete(job: Job) -> Job:
@@ -201,7 +207,14 @@ def _completed(job: Job) -> "tuple[Job, Parts]":
             f'the model file "{job.initial}" is not the one that the job was written for: its SHA-256 is '
             f"{digest or 'unknown, as it is not there'}, the job says {job.initial_sha256}."
         )
-    settings = {**job.model_dump(), **parts.specs(), "data": data_in_full(job), "initial_sha256": digest}
+    schema = job.table_schema
+    settings = {
+        **job.model_dump(),
+        **parts.specs(),
+        "data": data_in_full(job),
+        "table_schema": schema_in_full(schema) if isinstance(schema, str) else schema,
+        "initial_sha256": digest,
+    }
     return Job.of(settings), parts
 
 
@@ -233,7 +246,9 @@ class Running:
             raise ConfigError("there is nowhere to keep checkpoints: name the folder of the run.")
 
 
-def _execute(job: Job, parts: Parts, raw: Population, running: Running) -> Result:
+def _execute(
+    job: Job, parts: Parts, raw: Population, schemas: Mapping[str, TableSchema], running: Running
+) -> Result:
     check_cohort(job.cohort, job.quorum, len(raw.ids(0)))
     with (
         RunFolder.held(running.folder, job, running.resume) as place,
@@ -253,7 +268,7 @@ def _execute(job: Job, parts: Parts, raw: Population, running: Running) -> Resul
             running.engine, running.workers, job.timeout_s, job.rounds - done, arithmetic, devices
         )
         try:
-            result = _hold(known, parts, raw, engine, place, running, after_round)
+            result = _hold(known, parts, raw, schemas, engine, place, running, after_round)
         finally:
             # An engine that was given ready made is whoever's made it, for other runs.
             if engine is not running.engine:
@@ -266,6 +281,7 @@ def _hold(
     job: Job,
     parts: Parts,
     raw: Population,
+    schemas: Mapping[str, TableSchema],
     engine: Engine,
     place: RunFolder | None,
     running: Running,
@@ -273,21 +289,15 @@ def _hold(
 ) -> Result:
     # Checked before any client is asked; what depends on the model is checked once there is one.
     channel = Channel(parts.stages, parts.algorithm)
-    if (
-        running.ledger is not None
-        and channel.noise is None
-        and not charges_records(running.ledger, parts.algorithm)
-    ):
-        raise ConfigError(
-            "a ledger was given, but no stage of the channel adds noise, so nothing bounds what the models tell of a "
-            "client; add GaussianNoise to the channel, or leave the ledger out."
-        )
+    _check_charged(running.ledger, channel, parts.algorithm)
     seed, keep = Seed.of(job.seed), running.keep or Keep()
+    declared = as_job_declares(job, schemas, raw)
     if place and place.begun:
         preparation = place.read_preparation()
     else:
-        rules = Rules(quorum=job.quorum, fatal=(DataError,))
-        preparation = prepare(parts.model, parts.steps, raw, InProcess(job.timeout_s), rules, seed)
+        engine_here, rules = InProcess(job.timeout_s), Rules(quorum=job.quorum, fatal=(DataError,))
+        failures = compare_tables(job, schemas, raw, engine_here, rules, seed)
+        preparation = prepare(parts.model, parts.steps, declared, engine_here, rules, seed, failures)
     parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every, job.rounds)
     model = start = parts.model.build(preparation.schema)
     channel = channel.for_model(model.layout)
@@ -304,7 +314,7 @@ def _hold(
     if place and checkpoints and latest:
         _go_back(job, place, checkpoints, latest, progress)
     narrower = getattr(model, "widens", False)
-    prepared = Prepared(raw, partial(preparation.client, dtype=model.input_dtype, narrower=narrower))
+    prepared = Prepared(declared, partial(preparation.client, dtype=model.input_dtype, narrower=narrower))
     population = Prefetched(prepared) if reads_files(raw) else prepared
     rules = Rules(job.cohort, job.sampling, job.quorum, job.update_range)
     setting = Setting(
@@ -328,9 +338,10 @@ def _hold(
             population.close()
     fitted = Fitted(model, progress.state.model, preparation, job.model)
     evaluation, present = runner.evaluate(progress), len(raw.ids(0))
-    rounds = len(progress.history)
     statement = statement_of(
-        job, channel, progress.spent, rounds, present, evaluation is not None, parts.algorithm
+        *(job, channel, progress.spent, len(progress.history), present),
+        evaluated=evaluation is not None,
+        algorithm=parts.algorithm,
     )
     result = Result.of(job, fitted, progress, evaluation, population, stopped, engine.describe(), statement)
     if place and checkpoints:
@@ -338,6 +349,14 @@ def _hold(
         result.save(place.path)
         checkpoints.tidy()
     return result
+
+
+def _check_charged(ledger: Ledger | None, channel: Channel, algorithm: Any) -> None:
+    if ledger is not None and channel.noise is None and not charges_records(ledger, algorithm):
+        raise ConfigError(
+            "a ledger was given, but no stage of the channel adds noise, so nothing bounds what the models tell of a "
+            "client; add GaussianNoise to the channel, or leave the ledger out."
+        )
 
 
 def _go_back(job: Job, place: RunFolder, checkpoints: Checkpoints, latest: Path, progress: Progress) -> None:
