@@ -88,7 +88,10 @@ if TYPE_CHECKING:
     from fedpact.data.preprocess.drop_correlated import DropCorrelated as DropCorrelated
     from fedpact.data.preprocess.duplicates import DropDuplicates as DropDuplicates
     from fedpact.data.preprocess.encode import OneHot as OneHot
+    from fedpact.data.preprocess.extra_passes import ExtraPasses as ExtraPasses
     from fedpact.data.preprocess.hash_text import HashText as HashText
+    from fedpact.data.preprocess.image_normalize import NormalizeImages as NormalizeImages
+    from fedpact.data.preprocess.image_resize import Resize as Resize
     from fedpact.data.preprocess.impute import Impute as Impute
     from fedpact.data.preprocess.iterative import IterativeImpute as IterativeImpute
     from fedpact.data.preprocess.log import Log as Log
@@ -99,10 +102,14 @@ if TYPE_CHECKING:
     from fedpact.data.preprocess.pca import PCA as PCA
     from fedpact.data.preprocess.power import YeoJohnson as YeoJohnson
     from fedpact.data.preprocess.quantile_transform import QuantileTransform as QuantileTransform
+    from fedpact.data.preprocess.random_rows import OverSample as OverSample
+    from fedpact.data.preprocess.random_rows import UnderSample as UnderSample
     from fedpact.data.preprocess.rare import MergeRare as MergeRare
     from fedpact.data.preprocess.robust import Robust as Robust
     from fedpact.data.preprocess.scale import Standardize as Standardize
     from fedpact.data.preprocess.select_best import SelectBest as SelectBest
+    from fedpact.data.preprocess.smote import ADASYN as ADASYN
+    from fedpact.data.preprocess.smote import SMOTE as SMOTE
     from fedpact.data.preprocess.target import TargetEncode as TargetEncode
     from fedpact.data.preprocess.tf_idf import TfIdf as TfIdf
     from fedpact.data.read import by_column as by_column
@@ -131,6 +138,7 @@ if TYPE_CHECKING:
     from fedpact.engine.train import train as train
     from fedpact.engine.workers import Workers as Workers
     from fedpact.learn import metrics as metrics
+    from fedpact.learn.focal import Focal as Focal
     from fedpact.learn.lora import lora as lora
     from fedpact.learn.lora import merge_lora as merge_lora
     from fedpact.learn.torch_frozen import freeze as freeze
@@ -178,9 +186,14 @@ _HOMES = {
     "fedpact.data.preprocess.drop_correlated": ("DropCorrelated",),
     "fedpact.data.preprocess.duplicates": ("DropDuplicates",),
     "fedpact.data.preprocess.iterative": ("IterativeImpute",),
+    "fedpact.data.preprocess.image_normalize": ("NormalizeImages",),
+    "fedpact.data.preprocess.image_resize": ("Resize",),
     "fedpact.data.preprocess.low_variance": ("LowVariance",),
     "fedpact.data.preprocess.pca": ("PCA",),
     "fedpact.data.preprocess.select_best": ("SelectBest",),
+    "fedpact.data.preprocess.random_rows": ("OverSample", "UnderSample"),
+    "fedpact.data.preprocess.smote": ("SMOTE", "ADASYN"),
+    "fedpact.data.preprocess.extra_passes": ("ExtraPasses",),
     "fedpact.channel.adaptive_clip": ("AdaptiveClip",),
     "fedpact.channel.cast": ("Cast",),
     "fedpact.channel.clip": ("Clip",),
@@ -218,6 +231,7 @@ _HOMES = {
     "fedpact.algorithms.record_dp": ("RecordDP",),
     "fedpact.algorithms.fed_df": ("FedDF",),
     "fedpact.channel.partial": ("Partial",),
+    "fedpact.learn.focal": ("Focal",),
     "fedpact.learn.lora": ("lora", "merge_lora"),
     "fedpact.learn.torch_frozen": ("freeze",),
     "fedpact.algorithms.optimizers": ("SGD", "EMAMomentum", "Adam", "AdamW", "Adagrad", "Yogi", "RMSprop"),

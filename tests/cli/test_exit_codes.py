@@ -6,22 +6,30 @@ import pytest
 from fedpact.core import errors
 from tests.cli.terminal import JOB, call, job_file, process
 
-DOCS = Path(__file__).parents[2] / "docs" / "exit-codes"
+DOCS = Path(__file__).parents[2] / "docs"
 KINDS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
 CODES = sorted({each.exit_code for each in KINDS} | {2, 130})
 
 
-def test_every_exit_code_has_a_page_that_says_what_to_do() -> None:
+@pytest.mark.parametrize(
+    ("folder", "title", "advice"),
+    [
+        ("exit-codes", "# Exit code {}: ", "**What to do.**"),
+        ("zh/exit-codes", "# 退出码 {}：", "**怎么办。**"),
+    ],
+)
+def test_every_exit_code_has_a_page_that_says_what_to_do(folder: str, title: str, advice: str) -> None:
     for code in CODES:
-        page = (DOCS / f"{code}.md").read_text(encoding="utf-8")
-        assert page.startswith(f"# Exit code {code}: ")
-        assert "**What to do.**" in page
+        page = (DOCS / folder / f"{code}.md").read_text(encoding="utf-8")
+        assert page.startswith(title.format(code))
+        assert advice in page
 
 
-def test_index_of_exit_codes_links_every_page_and_no_other() -> None:
-    linked = re.findall(r"\((\d+)\.md\)", (DOCS / "index.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("folder", ["exit-codes", "zh/exit-codes"])
+def test_index_of_exit_codes_links_every_page_and_no_other(folder: str) -> None:
+    linked = re.findall(r"\((\d+)\.md\)", (DOCS / folder / "index.md").read_text(encoding="utf-8"))
     assert sorted(map(int, linked)) == CODES
-    assert sorted(int(path.stem) for path in DOCS.glob("[0-9]*.md")) == CODES
+    assert sorted(int(path.stem) for path in (DOCS / folder).glob("[0-9]*.md")) == CODES
 
 
 @pytest.mark.parametrize(

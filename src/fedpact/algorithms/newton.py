@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import ModelError
+from fedpact.core.errors import ConfigError, ModelError
 from fedpact.core.messages import Aggregate, Everyone, Task, Update
 from fedpact.core.model import HessianModel
 from fedpact.core.rows import ClientData
@@ -69,10 +69,16 @@ class Newton:
 
         Raises:
             ModelError: the model gives no Hessian.
+            ConfigError: its loss is not convex.
         """
         if not isinstance(model, HessianModel):
             raise ModelError(
                 f"Newton needs a model with a Hessian (Linear, Logistic, Softmax); {type(model).__name__} has none."
+            )
+        if reason := model.not_convex():
+            raise ConfigError(
+                f"Newton needs a loss that is convex, and {reason}; use an algorithm that follows gradients, such as "
+                "FedAvg, or the model's own loss."
             )
         start = model.initial(seed)
         return NewtonState(0, start, start, float("inf"), 0, Vector.zeros(start.layout), 1.0, False)

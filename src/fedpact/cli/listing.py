@@ -22,6 +22,7 @@ class Kind(StrEnum):
     datasets = "datasets"
     transforms = "transforms"
     models = "models"
+    losses = "losses"
     optimizers = "optimizers"
     steps = "steps"
     partitions = "partitions"
@@ -118,12 +119,13 @@ def _registry(kind: Kind) -> "Registry":
     from fedpact.data import STEPS
     from fedpact.data.partitions import PARTITIONS
     from fedpact.engine.stop import STOP_RULES
-    from fedpact.learn import MODELS
+    from fedpact.learn import LOSSES, MODELS
 
     return {
         Kind.algorithms: ALGORITHMS,
         Kind.transforms: TRANSFORMS,
         Kind.models: MODELS,
+        Kind.losses: LOSSES,
         Kind.optimizers: PARTS,
         Kind.steps: STEPS,
         Kind.partitions: PARTITIONS,

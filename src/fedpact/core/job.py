@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedpact.core.errors import ConfigError, suggest
+from fedpact.core.passwords import refuse_passwords
 from fedpact.core.registry import Spec
 
 # What `data` says about where rows are and how they are dealt out.
@@ -82,6 +83,12 @@ class Job(BaseModel):
     @classmethod
     def _named(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("data")
+    @classmethod
+    def _without_passwords(cls, value: Spec | None) -> Spec | None:
+        refuse_passwords(value, "the job's data")
+        return value
 
     @field_validator("preprocess", "channel", "stop", mode="before")
     @classmethod

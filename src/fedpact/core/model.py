@@ -31,6 +31,8 @@ class Schema:
         classes: the labels in the order of their indexes; empty for regression.
         features: the names of the columns, where the examples are table rows.
         positions: the shape of one example's labels; () where it has one label.
+        class_counts: how many training rows all clients have of each class, a label at each position counted for
+            itself; () where nobody asked.
     """
 
     kind: Kind
@@ -38,6 +40,7 @@ class Schema:
     classes: tuple[Any, ...] = ()
     features: tuple[str, ...] = ()
     positions: tuple[int, ...] = ()
+    class_counts: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -305,6 +308,10 @@ class HessianModel(Model, Protocol):
 
     def penalised(self) -> NDArray[np.bool_]:
         """Return which of the p weights the L2 penalty applies to (not the intercepts)."""
+        ...
+
+    def not_convex(self) -> str | None:
+        """Return why Newton steps may lead nowhere after all, in a clause; None if the loss is convex."""
         ...
 
 

@@ -13,6 +13,10 @@ from fedpact.core.errors import ConfigError, DependencyError, FedpactError, sugg
 
 Spec = dict[str, Any]
 
+# Of a field for a setting that a part was given later: a specification does not name it at its default, and jobs that
+# were approved before keep their digest.
+LATER: Mapping[str, Any] = types.MappingProxyType({"later": True})
+
 # Which extra of the package installs a library.
 _EXTRAS = {
     "torch": "torch",
@@ -21,6 +25,7 @@ _EXTRAS = {
     "tenseal": "he",
     "gmpy2": "he",
     "dp_accounting": "privacy",
+    "imblearn": "imbalance",
 }
 
 
@@ -159,6 +164,8 @@ class Registry:
             if not field.init:
                 continue
             value = getattr(part, field.name)
+            if "later" in field.metadata and value == field.default:
+                continue
             if self._parts is not None and dataclasses.is_dataclass(value):
                 value = self._parts.describe(value)
             value = _as_hinted(value, hints[field.name])

@@ -29,5 +29,12 @@ STEPS = Registry(
         "DropCorrelated": "fedpact.data.preprocess.drop_correlated:DropCorrelated",
         "SelectBest": "fedpact.data.preprocess.select_best:SelectBest",
         "PCA": "fedpact.data.preprocess.pca:PCA",
+        "Resize": "fedpact.data.preprocess.image_resize:Resize",
+        "NormalizeImages": "fedpact.data.preprocess.image_normalize:NormalizeImages",
+        "OverSample": "fedpact.data.preprocess.random_rows:OverSample",
+        "UnderSample": "fedpact.data.preprocess.random_rows:UnderSample",
+        "SMOTE": "fedpact.data.preprocess.smote:SMOTE",
+        "ADASYN": "fedpact.data.preprocess.smote:ADASYN",
+        "ExtraPasses": "fedpact.data.preprocess.extra_passes:ExtraPasses",
     },
 )

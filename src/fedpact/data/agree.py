@@ -5,7 +5,7 @@ data may not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -90,23 +90,40 @@ class Agreement:
     Args:
         labels: the kind, classes and positions of their labels.
         shape: the shape of one example; None where the examples are rows of a table.
+        trained: client → the classes of its training rows; empty where one client stands for all, or for regression.
     """
 
     labels: Labels
     shape: tuple[int, ...] | None
+    trained: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def lacking(self) -> dict[str, str]:
+        """Return client → which classes its training rows lack, in a sentence; clients that have all are left out."""
+        notes = {}
+        for id, classes in self.trained.items():
+            lacking = [label for label in self.labels.classes if label not in classes]
+            if lacking:
+                shown = ", ".join(f'"{label}"' for label in lacking[:_CLASSES_SHOWN])
+                more = f" and {len(lacking) - _CLASSES_SHOWN} more" if len(lacking) > _CLASSES_SHOWN else ""
+                which = "class" if len(lacking) == 1 else "classes"
+                notes[id] = f"its training rows lack the {which} {shown}{more}, so there are none to repeat or weigh."
+        return notes
 
 
 @dataclass(frozen=True)
 class AgreeOnRows:
     """An algorithm of one task: clients name their classes, and the shapes of examples and labels; the server compares.
 
-    A label leaves a client as one of its classes or not at all: none does where numbers are predicted.
+    A label leaves a client as one of its classes or not at all: none does where numbers are predicted. Of its classes
+    a client says which ones only its test rows have.
 
     Args:
         wanted: the kind of label that the model is made for; None to tell from the labels.
+        resized: the height and width that images are brought to before anything else; None where they stay as they are.
     """
 
     wanted: Kind | None = None
+    resized: tuple[int, int] | None = None
 
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
 
@@ -134,10 +151,16 @@ class AgreeOnRows:
         Raises:
             DataError: clients disagree, or there is nothing to tell apart.
         """
-        shape = _agreed(aggregate.answers, "shape", "examples", _spell_examples)
+        answers = {id: _resized(answer, self.resized) for id, answer in aggregate.answers.items()}
+        shape = _agreed(answers, "shape", "examples", _spell_examples)
         positions = _agreed(aggregate.answers, "positions", "labels", _spell_labels)
         kind, classes = _classes(aggregate.answers, self.wanted)
-        return Agreement(Labels(kind, classes, tuple(positions or ())), shape)
+        trained = {
+            id: [label for label in answer["classes"] or () if label not in answer["untrained"]]
+            for id, answer in aggregate.answers.items()
+            if kind != "regression"
+        }
+        return Agreement(Labels(kind, classes, tuple(positions or ())), shape, trained)
 
 
 def _classes(answers: Mapping[str, Any], wanted: Kind | None) -> tuple[Kind, tuple[Any, ...]]:
@@ -187,6 +210,13 @@ def _agreed(
     return None if first is None else tuple(first)
 
 
+def _resized(answer: Mapping[str, Any], size: tuple[int, int] | None) -> Mapping[str, Any]:
+    shape = answer["shape"]
+    if size is None or shape is None or len(shape) < 2:
+        return answer
+    return {**answer, "shape": [*shape[:-2], *size]}
+
+
 def _spell_examples(shape: Sequence[int] | None) -> str:
     return "rows of a table" if shape is None else f"arrays of shape {tuple(shape)}"
 
@@ -199,6 +229,7 @@ def _describe(data: ClientData, wanted: Kind | None) -> Mapping[str, Any]:
     with at_client(data.id, "training"):
         labels = labels_of(data.train)
     positions = labels.shape[1:]
+    trained = labels
     if data.test is not None:
         with at_client(data.id, "test"):
             held_out = labels_of(data.test)
@@ -214,7 +245,17 @@ def _describe(data: ClientData, wanted: Kind | None) -> Mapping[str, Any]:
             "are no classes; is this the right column?"
         )
     classes = None if values is None else [_plain(label) for label in values]
-    return {"numeric": numeric, "classes": classes, "shape": shape, "positions": list(positions)}
+    untrained: list[Any] = []
+    if classes is not None and labels is not trained:
+        known = set(map(_plain, np.unique(trained)))
+        untrained = [label for label in classes if label not in known]
+    return {
+        "numeric": numeric,
+        "classes": classes,
+        "untrained": untrained,
+        "shape": shape,
+        "positions": list(positions),
+    }
 
 
 def _check_alike(train: NDArray[Any], test: NDArray[Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,19 @@ def read_table(
         ConfigError: `names` for a Parquet file, which has its own.
         DependencyError: Parquet without pyarrow.
     """
+    separator = separator_of(whose, path, names)
+    return (
+        _read_parquet(whose, path) if separator is None else _read_text(whose, path, separator, text, names)
+    )
+
+
+def separator_of(whose: str, path: Path, names: Sequence[str] | None = None) -> str | None:
+    """Return what parts the cells of a text file; None of a Parquet file.
+
+    Raises:
+        DataError: no such file, or one that is not called as a table is.
+        ConfigError: `names` for a Parquet file.
+    """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
     if kind not in _SEPARATORS and kind not in _PARQUET:
@@ -48,11 +63,9 @@ def read_table(
     if not path.is_file():
         siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{whose}: there is no file {path.absolute()}.{suggest(path.name, siblings)}")
-    if kind in _SEPARATORS:
-        return _read_text(whose, path, _SEPARATORS[kind], text, names)
-    if names:
+    if kind in _PARQUET and names:
         raise ConfigError(f"{whose}: {path} has its own column names; leave names=[...] out.")
-    return _read_parquet(whose, path)
+    return _SEPARATORS.get(kind)
 
 
 def rows_of(
@@ -78,10 +91,36 @@ def rows_of(
         ConfigError: the label among the features.
     """
     table = table.reset_index(drop=True)
-    names = list(table.columns)
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise DataError(f'{whose} has two columns called "{twice[0]}": rename one of them.')
+    wanted = feature_columns(whose, list(table.columns), label, columns, text)
+    as_text(table, text)
+    for column in [*wanted, *([] if label is None else [label])]:
+        words = Words(column)
+        words.note_types(table[column])
+        words.check(whose)
+    if label is None:
+        return Rows(table[wanted])
+    check_labels(whose, table[label].isna().to_numpy(), f'column "{label}"')
+    return Rows(table[wanted], labels_in(table[label]))
+
+
+def feature_columns(
+    whose: str,
+    names: Sequence[str],
+    label: str | None,
+    columns: Sequence[str] | None = None,
+    text: Collection[str] = (),
+) -> list[str]:
+    """Return the feature columns of a table with these columns.
+
+    Raises:
+        DataError: a column that is not there or there twice, or none beside the label.
+        ConfigError: the label among the features.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f'{whose} has two columns called "{name}": rename one of them.')
+        seen.add(name)
     for column in [*(columns or ()), *text, *([] if label is None else [label])]:
         if column not in names:
             raise DataError(f'{whose} has no column "{column}".{what_else(column, names)}')
@@ -90,20 +129,56 @@ def rows_of(
     wanted = list(columns) if columns is not None else [name for name in names if name != label]
     if not wanted:
         raise DataError(f"{whose} has no feature column beside its label.")
+    return wanted
+
+
+def as_text(table: pd.DataFrame, text: Collection[str]) -> None:
+    """Turn columns of a table into text."""
     for column in text:
         table[column] = table[column].map(str, na_action="ignore")
-    for column in [*wanted, *([] if label is None else [label])]:
-        _check_types(whose, table[column])
-    return Rows(table[wanted], None if label is None else _labels(whose, table[label]))
 
 
 def check_labels(whose: str, missing: NDArray[np.bool_], where: str) -> None:
     """Raise DataError with the count and the first row if a label is missing."""
     if missing.any():
-        raise DataError(
-            f"{whose}: {int(missing.sum())} label(s) are missing in {where}, the first in row "
-            f"{int(np.argmax(missing)) + 1}. Fill them in or leave these rows out."
-        )
+        raise missing_labels(whose, int(missing.sum()), int(np.argmax(missing)) + 1, where)
+
+
+def missing_labels(whose: str, count: int, row: int, where: str) -> DataError:
+    """Return the error for so many missing labels, the first in this row."""
+    return DataError(
+        f"{whose}: {count} label(s) are missing in {where}, the first in row {row}. Fill them in or leave these "
+        "rows out."
+    )
+
+
+@contextmanager
+def reading_text(whose: str, path: Path) -> Iterator[None]:
+    """Say of a text file that cannot be read what is wrong with it.
+
+    Raises:
+        DataError: it is empty, or no table.
+    """
+    import pandas as pd
+
+    try:
+        yield
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{whose} has no rows: {path} is empty.") from error
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{whose}: {path} cannot be read as a table: {error}") from error
+
+
+def text_options(separator: str, names: Sequence[str] | None) -> dict[str, Any]:
+    """Return the options by which pandas reads a text file."""
+    return {
+        "sep": separator,
+        "header": None if names else "infer",
+        "names": list(names) if names else None,
+        "na_values": "?",
+        "skipinitialspace": True,
+        "low_memory": False,
+    }
 
 
 def _read_parquet(whose: str, path: Path) -> pd.DataFrame:
@@ -122,29 +197,23 @@ def _read_text(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    try:
-        _check_names(whose, path, separator, names)
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            header=None if names else "infer",
-            names=list(names) if names else None,
-            na_values="?",
-            dtype=dict.fromkeys(text, str),
-            skipinitialspace=True,
-            low_memory=False,
-        )
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{whose} has no rows: {path} is empty.") from error
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{whose}: {path} cannot be read as a table: {error}") from error
+    with reading_text(whose, path):
+        check_names(whose, path, separator, names)
+        table = pd.read_csv(path, dtype=dict.fromkeys(text, str), **text_options(separator, names))
     for column in table.columns:
         if column not in text:
-            _check_numbers(whose, table[column])
+            words = Words(column)
+            words.note_spelt(table[column])
+            words.check(whose, most=1 / 2)
     return table
 
 
-def _check_names(whose: str, path: Path, separator: str, names: Sequence[str] | None) -> None:
+def check_names(whose: str, path: Path, separator: str, names: Sequence[str] | None) -> None:
+    """Make sure that a text file has a line of names, or is given one for each column.
+
+    Raises:
+        DataError: it does not.
+    """
     import pandas as pd
 
     # The second line is read for the error that it gives if it is longer: beside a line of names, pandas
@@ -166,39 +235,72 @@ def _check_names(whose: str, path: Path, separator: str, names: Sequence[str] | 
         )
 
 
-def _check_numbers(whose: str, values: pd.Series[Any]) -> None:
-    """Refuse a column of numbers with a few words in it: pandas would read it as text in silence."""
-    import pandas as pd
+@dataclass
+class Words:
+    """How many values of a column are words, which may stand among numbers by mistake.
 
-    if values.dtype != object and str(values.dtype) not in ("str", "string"):
-        return
-    present = values[values.notna()]
-    # Each distinct value once: a column of text has few as a rule.
-    codes, distinct = pd.factorize(present)
-    is_word = np.isnan(pd.to_numeric(distinct.to_numpy(object), errors="coerce"))[codes]
-    if 0 < is_word.sum() < len(is_word) / 2:
-        _mixed(whose, present[is_word])
+    Args:
+        column: the column.
+        present: its number of values that are not missing.
+        count: the words among them.
+        first: the row of the first word, counted from 1, and the word.
+    """
+
+    column: str
+    present: int = 0
+    count: int = 0
+    first: tuple[int, Any] | None = None
+
+    def note_spelt(self, values: pd.Series[Any], before: int = 0) -> None:
+        """Count the text that spells no number: pandas would read the numbers beside it as text in silence.
+
+        Args:
+            values: of the column, or of a chunk of it.
+            before: how many rows came before these.
+        """
+        import pandas as pd
+
+        if values.dtype != object and str(values.dtype) not in ("str", "string"):
+            return
+        present = values[values.notna()]
+        # Each distinct value once: a column of text has few as a rule.
+        codes, distinct = pd.factorize(present)
+        numbers = pd.to_numeric(distinct.to_numpy(object), errors="coerce")
+        self._note(present, np.isnan(numbers)[codes], before)
+
+    def note_types(self, values: pd.Series[Any], before: int = 0) -> None:
+        """Count the text in a column of objects; arguments as of `note_spelt`."""
+        if values.dtype == object:
+            present = values[values.notna()]
+            self._note(present, is_text(present), before)
+
+    def check(self, whose: str, most: float = 1.0) -> None:
+        """Refuse a column of numbers with words in it.
+
+        Args:
+            whose: in whose name the error speaks.
+            most: the share of words from which on the column is one of text.
+
+        Raises:
+            DataError: it is; the first word is named.
+        """
+        if self.first is not None and self.count < most * self.present:
+            row, word = self.first
+            raise DataError(
+                f'{whose}: column "{self.column}" mixes numbers and text: row {row} has "{word}" ({self.count} such '
+                "row(s)). Leave missing values empty, or name the column in text=[...] if it is text."
+            )
+
+    def _note(self, present: pd.Series[Any], is_word: NDArray[np.bool_], before: int) -> None:
+        self.present += len(present)
+        self.count += int(is_word.sum())
+        if self.first is None and is_word.any():
+            words = present[is_word]
+            self.first = before + int(words.index[0]) + 1, words.iloc[0]
 
 
-def _check_types(whose: str, values: pd.Series[Any]) -> None:
-    if values.dtype != object:
-        return
-    present = values[values.notna()]
-    is_word = is_text(present)
-    if 0 < is_word.sum() < len(is_word):
-        _mixed(whose, present[is_word])
-
-
-def _mixed(whose: str, words: pd.Series[Any]) -> None:
-    raise DataError(
-        f'{whose}: column "{words.name}" mixes numbers and text: row {words.index[0] + 1} has '
-        f'"{words.iloc[0]}" ({len(words)} such row(s)). Leave missing values empty, or name the column in '
-        "text=[...] if it is text."
-    )
-
-
-def _labels(whose: str, values: pd.Series[Any]) -> NDArray[Any]:
-    check_labels(whose, values.isna().to_numpy(), f'column "{values.name}"')
+def labels_in(values: pd.Series[Any]) -> NDArray[Any]:
+    """Return the labels in a column, of which none is missing, as an array."""
     if isinstance(values.dtype, np.dtype) and values.dtype != object:
         return values.to_numpy(copy=True)
     # By way of a list, as numpy has no dtype for categories, nullable integers and Arrow's strings.

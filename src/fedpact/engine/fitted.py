@@ -1,7 +1,7 @@
 """A model with its weights and with what prepares raw rows for it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,8 @@ class Fitted:
             parts["frozen"] = frozen
         metadata = {
             "model": self.spec,
-            # Who was not there is the run's affair, not the model's.
-            "preparation": replace(self.preparation, failures={}).to_json(),
+            # Who was not there, and what was trained on, is the run's affair, not the model's.
+            "preparation": self.preparation.for_others.to_json(),
             "job": None if job is None else job.digest,
         }
         save_model(path, parts, metadata)
@@ -172,4 +172,4 @@ class Fitted:
         return np.asarray(self.model.predict(self.weights, x))
 
     def _prepared(self, data: ClientData) -> ClientData:
-        return self.preparation.client(data, self.model.input_dtype)
+        return self.preparation.for_others.client(data, self.model.input_dtype)

@@ -179,11 +179,23 @@ class Prepared:
     Args:
         population: the clients with their raw rows.
         prepare: makes raw rows into what the model reads.
+        row_by_row: whether it prepares each row for itself.
+        resized: whether a client may have more training rows behind it; then they are counted there.
     """
 
-    def __init__(self, population: Population, prepare: Callable[[ClientData], ClientData]) -> None:
+    def __init__(
+        self,
+        population: Population,
+        prepare: Callable[[ClientData], ClientData],
+        row_by_row: bool = True,
+        resized: bool = False,
+    ) -> None:
         self._population = population
         self._prepare = prepare
+        self._row_by_row = row_by_row
+        self._resized = resized
+        # By name: training rows behind the preparation, and the version of the population they were counted in.
+        self._counted: dict[str, tuple[int, int]] = {}
         # By name: raw rows, and what was made of them.
         self._prepared: dict[str, tuple[ClientData, ClientData]] = {}
         self._seen = version(population)
@@ -204,7 +216,7 @@ class Prepared:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What another process needs of these rows it prepares itself.
-        return Prepared, (self._population, self._prepare)
+        return Prepared, (self._population, self._prepare, self._row_by_row, self._resized)
 
     @property
     def raw(self) -> Population:
@@ -213,7 +225,7 @@ class Prepared:
 
     def over(self, population: Population) -> "Prepared":
         """Return other clients, whose rows are prepared alike."""
-        return Prepared(population, self._prepare)
+        return Prepared(population, self._prepare, self._row_by_row, self._resized)
 
     def load(self, id: str) -> ClientData:
         """Return a client's prepared rows."""
@@ -222,15 +234,26 @@ class Prepared:
     def load_many(self, ids: Sequence[str]) -> Sequence[ClientData]:
         """Return the prepared rows of these clients."""
         raw = load_all(self._population, ids)
-        return self._stack_of(raw) if isinstance(raw, ClientStack) else [self._of(each) for each in raw]
+        if isinstance(raw, ClientStack) and self._row_by_row:
+            return self._stack_of(raw)
+        return [self._of(each) for each in raw]
 
     def size(self, id: str) -> int:
-        """Return a client's number of training rows."""
-        return self._population.size(id)
+        """Return a client's number of training rows; where they are resampled, those that it trains on."""
+        if not self._resized:
+            return self._population.size(id)
+        now, known = self.version, self._counted.get(id)
+        if known is None or known[1] != now:
+            try:
+                known = self._counted[id] = len(self.load(id).train), now
+            except DataError:
+                # What is wrong with its rows is said when it is asked to train on them.
+                return self._population.size(id)
+        return known[0]
 
     def sizes(self, ids: Sequence[str]) -> Sequence[int]:
-        """Return these clients' numbers of training rows."""
-        return sizes_of(self._population, ids)
+        """Return these clients' numbers of training rows; where they are resampled, those that they train on."""
+        return [self.size(id) for id in ids] if self._resized else sizes_of(self._population, ids)
 
     def _of(self, raw: ClientData) -> ClientData:
         population = self._population

@@ -15,6 +15,10 @@ from fedpact.core.seeds import Seed
 from fedpact.data.agree import AgreeOnRows, Labels, classes_of, labels_of
 from fedpact.data.preprocess.class_counts import ClassCounts
 from fedpact.data.preprocess.fit import FitPipeline
+from fedpact.data.preprocess.image_fit import FitImages
+from fedpact.data.preprocess.image_pipeline import ImagePipeline
+from fedpact.data.preprocess.image_resize import size_first
+from fedpact.data.preprocess.image_steps import are_image_steps, check_images
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.preprocess.resample import Resampler, resampling_apart
 from fedpact.data.preprocess.steps import CrossFittedStep, RowStep
@@ -37,6 +41,7 @@ class Preparation:
         class_counts: how many training rows of each class all clients have; () where nobody asked.
         resampler: what chooses anew which training rows a client learns from; None for its own as they are.
         notes: client → what is to be known of its rows.
+        images: what prepares images; None for tables, and for images that are read as they are.
     """
 
     labels: Labels
@@ -46,6 +51,7 @@ class Preparation:
     class_counts: tuple[int, ...] = ()
     resampler: Resampler | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    images: ImagePipeline | None = None
 
     @property
     def schema(self) -> Schema:
@@ -105,7 +111,7 @@ class Preparation:
         """
         if self.pipeline is not None:
             return self.pipeline.matrix(x, dtype)
-        x = np.asarray(x)
+        x = np.asarray(x) if self.images is None else self.images.transform(x)
         if x.shape[1:] != self.shape:
             raise DataError(
                 f"the examples have shape {list(x.shape[1:])}; the model is made for {list(self.shape)}."
@@ -132,6 +138,7 @@ class Preparation:
             "class_counts": list(self.class_counts),
             "resampler": None if self.resampler is None else self.resampler.to_json(),
             "notes": dict(self.notes),
+            "images": None if self.images is None else self.images.to_json(),
         }
 
     @classmethod
@@ -141,6 +148,7 @@ class Preparation:
         labels = Labels(data["kind"], tuple(data["classes"]), tuple(data["positions"]))
         # What came later is not in files of earlier versions.
         resampler = Resampler.from_json(data["resampler"]) if data.get("resampler") else None
+        images = ImagePipeline.from_json(data["images"]) if data.get("images") else None
         return cls(
             labels,
             tuple(data["shape"]),
@@ -149,6 +157,7 @@ class Preparation:
             tuple(data.get("class_counts", ())),
             resampler,
             dict(data.get("notes", {})),
+            images,
         )
 
     def _rows(self, rows: Rows, dtype: str, narrower: bool, training_of: str | None = None) -> Rows:
@@ -224,21 +233,27 @@ def prepare(
         return hold_to_end(engine, setting, failures)
 
     def completed(preparation: Preparation) -> Preparation:
-        labels, pipeline, counts, resampler = preparation.labels, preparation.pipeline, (), None
+        counts: tuple[int, ...] = ()
         if counts_classes(model) or any(step.counts_classes for step in resampling):
-            counting = ClassCounts(labels, pipeline and pipeline.to_json())
+            pipeline = preparation.pipeline
+            counting = ClassCounts(preparation.labels, None if pipeline is None else pipeline.to_json())
             counts = counting.fitted(ask(counting, of_all=True))
-        if resampling:
-            resampler = Resampler(resampling, seed.child("resampling").key.hex(), counts)
+        stream = seed.child("resampling").key.hex()
+        resampler = Resampler(resampling, stream, counts) if resampling else None
         notes = agreement.lacking() if resampling or getattr(model, "class_weight", None) else {}
         return replace(preparation, class_counts=counts, resampler=resampler, notes=notes)
 
-    agreement = ask(AgreeOnRows(getattr(model, "kind", None)), of_all=False)
+    of_images = are_image_steps(steps)
+    agreement = ask(AgreeOnRows(getattr(model, "kind", None), size_first(steps)), of_all=False)
     for step in resampling:
         # The shape of a table's examples is known once it is prepared, and is that of a row.
         step.check(agreement.labels, agreement.shape or (0,))
     if agreement.shape is not None and not steps:
         return completed(Preparation(agreement.labels, agreement.shape, None, failures))
+    if of_images:
+        fitting_images = FitImages(tuple(steps), check_images(steps, agreement.shape))
+        images = fitting_images.fitted(ask(fitting_images, of_all=True))
+        return completed(Preparation(agreement.labels, images.shape_out, None, failures, images=images))
     if agreement.shape is not None and len(agreement.shape) != 1:
         raise ConfigError(
             f"preprocess prepares tables, but these examples are arrays of shape {agreement.shape}; "

@@ -271,6 +271,7 @@ def statement_of(
     clients: int,
     evaluated: bool,
     algorithm: Any = None,
+    resampled: bool = False,
 ) -> Statement:
     """Return the privacy statement of a run.
 
@@ -282,6 +283,7 @@ def statement_of(
         clients: how many clients there are.
         evaluated: whether clients judged models on rows held aside.
         algorithm: the algorithm, which may protect single records.
+        resampled: whether clients' training rows were resampled by class.
     """
     noise, mask, releases = channel.noise, channel.mask, spent.events()
     protections: list[Protection] = []
@@ -299,7 +301,11 @@ def statement_of(
         colluding = min(colluding, noise.colluding)
     in_clear = ["who took part in which round", "when, and for how long"]
     if (mask is None or mask.weighs) and channel.weighs_rows:
-        in_clear.append("how many rows each client has")
+        in_clear.append("how many rows each client trains on" if resampled else "how many rows each client has")
+        if resampled:
+            in_clear.append("what their number after resampling tells of the balance of a client's labels")
+    if resampled:
+        in_clear.append("which classes each client has")
     if mask is None and noise is None and not protects_records(algorithm):
         in_clear.append("each client's training loss")
     if job.table_schema:

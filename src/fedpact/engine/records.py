@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from fedpact.core.errors import ConfigError
+from fedpact.data.preprocess.steps import ResamplingStep
 from fedpact.engine.population import Population, sizes_of
 from fedpact.privacy.accounting import account
 from fedpact.privacy.events import Everyone, FixedSize, Poisson, Release
@@ -42,6 +44,24 @@ def protects_records(algorithm: Any) -> bool:
 def charges_records(ledger: Ledger | None, algorithm: Any) -> bool:
     """Return whether a ledger is of a budget for records, and the algorithm bounds what it releases about them."""
     return ledger is not None and ledger.budget.unit == "record" and protects_records(algorithm)
+
+
+def check_records_stay(algorithm: Any, steps: Iterable[Any]) -> None:
+    """Refuse steps that resample beside an algorithm that bounds what it releases about a record.
+
+    A record may then be trained on several times, as a copy of itself or in synthetic rows, or because of others, and
+    no clipping of single rows bounds what it does.
+
+    Raises:
+        ConfigError: there is such a step.
+    """
+    names = [type(step).__name__ for step in steps if isinstance(step, ResamplingStep)]
+    if names and protects_records(algorithm):
+        raise ConfigError(
+            f"preprocess resamples by {' and '.join(names)}, and {type(algorithm).__name__} protects single records "
+            "(dp): a record would count several times over, or decide which others count, and its influence would not "
+            "be bounded. Leave one of them out; weights of classes in the model are bounded by the clipping."
+        )
 
 
 def rows_of(

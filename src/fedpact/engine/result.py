@@ -1,8 +1,8 @@
 """What a run gave: the model, its history, what each client did, and how to use and keep all of it."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ class Result:
         stopped: why the run ended.
         engine: who ran the clients, and why that engine was chosen.
         privacy: what the run kept secret from whom.
+        notes: client → what is to be known of its rows: where classes are weighed or resampled, which of them it lacks.
     """
 
     job: Job
@@ -57,6 +58,7 @@ class Result:
     stopped: str
     engine: str
     privacy: Statement
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -99,6 +101,7 @@ class Result:
             stopped,
             engine,
             privacy,
+            fitted.preparation.notes,
         )
 
     @property
@@ -175,6 +178,7 @@ class Result:
             "engine": self.engine,
             "privacy": self.privacy.to_json(),
             "failures": self.failures.to_dict(orient="records"),
+            "notes": dict(self.notes),
             "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
         }
         write_atomically(folder / _RESULT, json.dumps(summary, ensure_ascii=False).encode())
@@ -209,6 +213,7 @@ class Result:
                 summary["stopped"],
                 summary["engine"],
                 Statement.from_json(summary["privacy"]),
+                summary.get("notes", {}),
             )
         except FileNotFoundError as error:
             raise ModelError(f'"{folder}" holds no finished run: "{error.filename}" is missing.') from None

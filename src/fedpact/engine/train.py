@@ -29,7 +29,7 @@ from fedpact.engine.prefetch import Prefetched
 from fedpact.engine.preparation import prepare
 from fedpact.engine.privacy import check_accountable, statement_of
 from fedpact.engine.progress import show_statement, showing_rounds
-from fedpact.engine.records import charges_records
+from fedpact.engine.records import charges_records, check_records_stay
 from fedpact.engine.result import Result
 from fedpact.engine.runner import Keep, OnRound, Progress, Runner
 from fedpact.engine.sampler import check_cohort, count_of
@@ -250,6 +250,7 @@ def _execute(
     job: Job, parts: Parts, raw: Population, schemas: Mapping[str, TableSchema], running: Running
 ) -> Result:
     check_cohort(job.cohort, job.quorum, len(raw.ids(0)))
+    check_records_stay(parts.algorithm, parts.steps)
     with (
         RunFolder.held(running.folder, job, running.resume) as place,
         showing_rounds(job, running.progress) as show,
@@ -314,7 +315,12 @@ def _hold(
     if place and checkpoints and latest:
         _go_back(job, place, checkpoints, latest, progress)
     narrower = getattr(model, "widens", False)
-    prepared = Prepared(declared, partial(preparation.client, dtype=model.input_dtype, narrower=narrower))
+    prepared = Prepared(
+        declared,
+        partial(preparation.client, dtype=model.input_dtype, narrower=narrower),
+        row_by_row=preparation.row_by_row,
+        resized=preparation.resampler is not None,
+    )
     population = Prefetched(prepared) if reads_files(raw) else prepared
     rules = Rules(job.cohort, job.sampling, job.quorum, job.update_range)
     setting = Setting(
@@ -342,6 +348,7 @@ def _hold(
         *(job, channel, progress.spent, len(progress.history), present),
         evaluated=evaluation is not None,
         algorithm=parts.algorithm,
+        resampled=preparation.resampler is not None,
     )
     result = Result.of(job, fitted, progress, evaluation, population, stopped, engine.describe(), statement)
     if place and checkpoints:

@@ -2,6 +2,7 @@
 
 from fedpact.core.registry import Registry
 
+LOSSES = Registry("loss", {"Focal": "fedpact.learn.focal:Focal"})
 MODELS = Registry(
     "model",
     {
@@ -13,4 +14,5 @@ MODELS = Registry(
         "Torch": "fedpact.learn.torch:Torch",
         "Sklearn": "fedpact.learn.sklearn:Sklearn",
     },
+    LOSSES,
 )

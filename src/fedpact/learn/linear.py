@@ -2,11 +2,15 @@
 
 All three minimise (1/n) Σ loss + (l2/2)·‖coef‖², with no penalty on the intercept. scikit-learn's C and alpha
 sum the loss instead of averaging it: C = 1/(n·l2) for its LogisticRegression, alpha = n·l2 for its Ridge.
+
+With weights of classes it is (1/n) Σ weight·loss, divided by the number of rows and not by the sum of their weights:
+the mean over clients by their rows is then the mean over all rows, however these are spread. With "balanced" weights the
+two are the same number for all rows together.
 """
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -14,13 +18,17 @@ from numpy.typing import NDArray
 
 from fedpact.core.errors import DataError, ModelError
 from fedpact.core.model import Batch, Kind, Schema
+from fedpact.core.registry import LATER
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_choice, check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.learn.class_weight import ClassWeight, check_class_weight, weights_of_classes
 from fedpact.learn.flat import check_flat
+from fedpact.learn.focal import ClassLoss, check_loss
 from fedpact.learn.linear_stacked import StackedRegression
-from fedpact.learn.links import LINKS, LOSSES, Floats
+from fedpact.learn.links import LINKS, Floats
+from fedpact.learn.score_losses import ScoreLoss
 
 Init = Literal["zeros", "uniform"]
 
@@ -40,7 +48,10 @@ class _Regression:
         """Return the model for rows of this schema.
 
         Raises:
-            ModelError: the labels are of another kind or not one for each row, or the examples are not flat.
+            ModelError: the labels are of another kind or not one for each row, the examples are not flat, or a class
+                weight is for no class.
+            ConfigError: class weights are to be balanced, and the schema has no counts.
+            DataError: then, a class has no training row.
         """
         if schema.kind != self.kind:
             raise ModelError(
@@ -48,7 +59,30 @@ class _Regression:
                 f"use {_INSTEAD[schema.kind]}."
             )
         check_flat(schema, type(self).__name__)
-        return RegressionModel(schema, self.l2, self.init)
+        return RegressionModel(schema, self.l2, self.init, self._row_loss(schema))
+
+    def _row_loss(self, schema: Schema) -> ScoreLoss:
+        return ScoreLoss(schema.kind)
+
+
+@dataclass(frozen=True)
+class _Classifier(_Regression):
+    class_weight: ClassWeight = field(default=None, metadata=LATER)
+    loss: ClassLoss | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_class_weight(self)
+        check_loss(self)
+
+    @property
+    def counts_classes(self) -> bool:
+        """Whether the model cannot be built before all clients' training rows of each class are counted."""
+        return self.class_weight == "balanced"
+
+    def _row_loss(self, schema: Schema) -> ScoreLoss:
+        weights = weights_of_classes(self.class_weight, schema, type(self).__name__)
+        return ScoreLoss(schema.kind, self.loss.gamma if self.loss else 0.0, weights)
 
 
 _WORDS = {"binary": "two classes", "multiclass": "three or more classes", "regression": "numbers"}
@@ -68,24 +102,36 @@ class Linear(_Regression):
 
 
 @dataclass(frozen=True)
-class Logistic(_Regression):
+class Logistic(_Classifier):
     """Logistic regression for two classes; the loss is the log loss.
 
     Args:
         l2: the weight of the L2 penalty, ≥ 0.
         init: start from "zeros", or from "uniform" ±1/√d as torch.nn.Linear does.
+        class_weight: what a row of each class counts: "balanced" for n / (classes · n_c), from the training rows of all
+            clients; label → weight, 1 where a label is not named; or None.
+        loss: `Focal`, or None for the log loss.
+
+    Raises:
+        ConfigError: a setting is not among those above.
     """
 
     kind: ClassVar[Kind] = "binary"
 
 
 @dataclass(frozen=True)
-class Softmax(_Regression):
+class Softmax(_Classifier):
     """Softmax (multinomial logistic) regression for three or more classes; the loss is the log loss.
 
     Args:
         l2: the weight of the L2 penalty, ≥ 0.
         init: start from "zeros", or from "uniform" ±1/√d as torch.nn.Linear does.
+        class_weight: what a row of each class counts: "balanced" for n / (classes · n_c), from the training rows of all
+            clients; label → weight, 1 where a label is not named; or None.
+        loss: `Focal`, or None for the log loss.
+
+    Raises:
+        ConfigError: a setting is not among those above.
     """
 
     kind: ClassVar[Kind] = "multiclass"
@@ -100,9 +146,10 @@ class RegressionModel:
     # Of clients trained side by side: as much as stays in the cache of a processor.
     stack_bytes = 8 << 20
 
-    def __init__(self, schema: Schema, l2: float, init: Init) -> None:
+    def __init__(self, schema: Schema, l2: float, init: Init, loss: ScoreLoss) -> None:
         self.schema = schema
         self.l2 = l2
+        self.loss = loss
         self._init = init
         outputs = (len(schema.classes),) if schema.kind == "multiclass" else ()
         self.layout = Layout(
@@ -131,7 +178,7 @@ class RegressionModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Sessions are threads' own: another process makes its own.
-        return RegressionModel, (self.schema, self.l2, self._init)
+        return RegressionModel, (self.schema, self.l2, self._init, self.loss)
 
     def unstackable(self) -> str | None:
         """There is nothing that keeps one from being trained beside others."""
@@ -173,24 +220,27 @@ class RegressionModel:
         mask["coef"] = 1
         return mask.flats[0].astype(bool)
 
+    def not_convex(self) -> str | None:
+        """Return why the loss may have a Hessian that no Newton step can follow, in a clause; None if it has not."""
+        return "the focal loss is not convex" if self.loss.gamma else None
+
     def curvature(self, weights: Vector, rows: Rows) -> tuple[float, Floats, Floats]:
-        """Return the summed loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
+        """Return the summed log loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
         x, y = np.asarray(rows.x, np.float64), self.targets(rows.y)
         scores = self._scores(weights, x)
         predicted = LINKS[self.schema.kind](scores)
-        loss = float(np.sum(LOSSES[self.schema.kind](scores, y)))
+        loss, residual = float(np.sum(self.loss.losses(scores, y))), self.loss.slopes(scores, y)
         augmented = np.hstack([x, np.ones((len(x), 1))])
         if self.schema.kind != "multiclass":
             slope = predicted * (1 - predicted) if self.schema.kind == "binary" else np.ones(len(x))
-            gradient = augmented.T @ (predicted - y)
-            return loss, gradient, (augmented * slope[:, None]).T @ augmented
+            slope = self.loss.weighed(slope, y)
+            return loss, augmented.T @ residual, (augmented * slope[:, None]).T @ augmented
         classes, width = predicted.shape[1], augmented.shape[1]
-        residual = predicted - y
         gradient = (residual.T @ augmented).ravel()
         hessian = np.empty((classes, width, classes, width))
         for a in range(classes):
             for b in range(a, classes):
-                slope = predicted[:, a] * ((a == b) - predicted[:, b])
+                slope = self.loss.weighed(predicted[:, a] * ((a == b) - predicted[:, b]), y)
                 hessian[a, :, b] = (augmented * slope[:, None]).T @ augmented
                 hessian[b, :, a] = hessian[a, :, b]
         # By class, then feature, as computed; by coef, then intercept, as laid out.
@@ -238,10 +288,10 @@ class RegressionSession:
     def gradient(self, index: Batch) -> float:
         """Write the gradient of the penalised mean loss over these rows (None: all); return the loss without it."""
         x, y = (self._x, self._y) if index is None else (self._x[index], self._y[index])
-        kind, flat = self._model.schema.kind, self.gradients[0]
-        multiclass = kind == "multiclass"
+        loss, flat = self._model.loss, self.gradients[0]
+        multiclass = loss.kind == "multiclass"
         scores = self._model._scores(self._weights, x) if multiclass else x @ self.weights[0]
-        residual = (LINKS[kind](scores) - y) / len(x)
+        residual = loss.slopes(scores, y) / len(x)
         if multiclass:
             np.matmul(residual.T, x, out=self._gradient["coef"])
             np.sum(residual, axis=0, out=self._gradient["intercept"])
@@ -249,17 +299,20 @@ class RegressionSession:
             np.matmul(residual, x, out=flat)
         if self._model.l2:
             flat += self._penalty * self.weights[0]
-        return float(LOSSES[kind](scores, y).sum()) / len(x)
+        return float(loss.losses(scores, y).sum()) / len(x)
 
     def clipped(self, index: NDArray[np.int64], norm: float) -> list[Floats]:
-        """Return the sum of these rows' gradients, each clipped: a row's is its error times the row."""
-        x, y, kind = self._x[index], self._y[index], self._model.schema.kind
-        multiclass = kind == "multiclass"
+        """Return the sum of these rows' gradients, each clipped: a row's is its loss's slope times the row.
+
+        The weight of its class is in it before it is clipped, so that a row adds no more than the norm, whatever it is.
+        """
+        x, y, loss = self._x[index], self._y[index], self._model.loss
+        multiclass = loss.kind == "multiclass"
         total = Vector.zeros(self._model.layout)
         # What overflows on the way has no finite norm, and counts as 0.
         with np.errstate(all="ignore"):
             scores = self._model._scores(self._weights, x) if multiclass else x @ self.weights[0]
-            errors = LINKS[kind](scores) - y
+            errors = loss.slopes(scores, y)
             errors = errors if multiclass else errors[:, None]
             # The column of ones, which three classes or more do not have.
             squares = np.square(x).sum(axis=1) + multiclass

@@ -15,7 +15,7 @@ from fedpact.core.seeds import Seed
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Vector
 from fedpact.learn.joined import Joined, rounded_up
-from fedpact.learn.links import LINKS, LOSSES, Floats
+from fedpact.learn.links import Floats
 
 if TYPE_CHECKING:
     from fedpact.learn.linear import RegressionModel
@@ -70,8 +70,7 @@ class StackedRegression:
         scores += intercept
         if kind != "multiclass":
             scores = scores[..., 0]
-        losses, residual = LOSSES[kind](scores, y), LINKS[kind](scores)
-        residual -= y
+        losses, residual = self._model.loss.losses(scores, y), self._model.loss.slopes(scores, y)
         if sizes.min() < x.shape[1]:
             filled = np.arange(x.shape[1]) >= sizes[:, None]
             losses[filled] = residual[filled] = 0.0

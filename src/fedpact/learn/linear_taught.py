@@ -12,6 +12,7 @@ from fedpact.core.errors import DataError
 from fedpact.core.model import Batch, Schema
 from fedpact.learn.linear import RegressionModel, RegressionSession
 from fedpact.learn.links import Floats, softmax
+from fedpact.learn.score_losses import ScoreLoss
 
 
 class TaughtRegression(RegressionModel):
@@ -21,7 +22,7 @@ class TaughtRegression(RegressionModel):
     """
 
     def __init__(self, schema: Schema, l2: float, temperature: float) -> None:
-        super().__init__(schema, l2, "zeros")
+        super().__init__(schema, l2, "zeros", ScoreLoss(schema.kind))
         self.temperature = temperature
 
     def session(self) -> "TaughtSession":

@@ -29,7 +29,8 @@ LINKS: Mapping[Kind, Callable[[Floats], Floats]] = {
 }
 
 
-def _softplus(scores: Floats) -> Floats:
+def softplus(scores: Floats) -> Floats:
+    """Return log(1 + exp(score)) of each score, whatever its size."""
     # Half the time of logaddexp.
     return np.maximum(scores, 0.0) + np.log1p(np.exp(-np.abs(scores)))
 
@@ -41,7 +42,7 @@ def _log_sum_exp(scores: Floats) -> Floats:
 
 # Each row's loss, of its score or scores [..., classes] and its label: among three classes or more, 0s and a 1.
 LOSSES: Mapping[Kind, Callable[[Floats, Floats], Floats]] = {
-    "binary": lambda scores, y: _softplus(scores) - y * scores,
+    "binary": lambda scores, y: softplus(scores) - y * scores,
     "multiclass": lambda scores, y: _log_sum_exp(scores) - np.sum(scores * y, axis=-1),
     "regression": lambda scores, y: 0.5 * np.square(scores - y),
 }

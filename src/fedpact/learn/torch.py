@@ -1,8 +1,6 @@
 """Torch modules as models: how one is specified, and what it is for rows of one schema."""
 
 import copy
-import hashlib
-import importlib
 import os
 import re
 import threading
@@ -20,16 +18,22 @@ from fedpact.core.errors import ConfigError, DataError, ModelError, suggest
 from fedpact.core.model import Kind, Schema
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
+from fedpact.learn import LOSSES as LOSS_PARTS
+from fedpact.learn.class_weight import ClassWeight, check_class_weight, weights_of_classes
+from fedpact.learn.focal import Focal
+from fedpact.learn.torch_factory import fingerprint, made_by
 from fedpact.learn.torch_fast import accelerated
 from fedpact.learn.torch_losses import (
     LOSSES,
     Loss,
     at_every_position,
     check_loss,
+    check_named,
     describe_loss,
     loss_and_link,
+    moved,
 )
-from fedpact.learn.torch_modules import copied, gather, layouts, redraw, resting, shared, views
+from fedpact.learn.torch_modules import copied, gather, layouts, redraw, shared, views
 from fedpact.learn.torch_running import (
     Generators,
     Precision,
@@ -63,10 +67,10 @@ class Torch:
             several positions, such as the next character at every one of a text, it returns [n, *positions] or
             [n, *positions, classes], or the same with examples and positions as one axis.
         loss: "cross_entropy" (on logits), "nll" (on log-probabilities), "bce" (on one logit), "mse", "l1",
-            "huber" or "poisson" (on the logarithm of the rate); or a function of outputs [n] or [n, classes]
-            and targets [n] that returns the mean loss, its outputs being logits where classes are predicted;
-            None for "bce", "cross_entropy" or "mse", whichever fits the labels. Each position of an example
-            is one of the n.
+            "huber" or "poisson" (on the logarithm of the rate); or `Focal` (on logits); or a function of outputs [n]
+            or [n, classes] and targets [n] that returns the mean loss, its outputs being logits where classes are
+            predicted; None for "bce", "cross_entropy" or "mse", whichever fits the labels. Each position of an
+            example is one of the n.
         device: where to compute: "cpu", "cuda", or one such as "cuda:1"; or on several at once: "cuda:*" for all there
             are, or names such as ["cuda:0", "cuda:1"].
         precision: "full" for the module's own dtypes; or "bf16": weights keep theirs, and convolutions and large
@@ -76,18 +80,24 @@ class Torch:
             the factory gives it under a torch seed drawn from the job's; or from "seed": every submodule's
             `reset_parameters` draws them anew.
         options: the factory's keyword arguments.
+        class_weight: what a row of each class counts: "balanced" for n / (classes · n_c), from the training rows of all
+            clients; label → weight, 1 where a label is not named; or None. The loss is (1/n) Σ weight·loss: divided by
+            the number of rows, and not by the sum of their weights as torch's CrossEntropyLoss does, so that the mean
+            over clients by their rows is the mean over all rows, however these are spread.
 
     Raises:
-        ConfigError: a setting is not among those above, or there are options without a factory.
+        ConfigError: a setting is not among those above, there are options without a factory, or class weights for a
+            loss that is not of classes, or is a function of one's own.
         ModelError: the module is neither a module nor the name of a factory.
     """
 
     module: nn.Module | str
-    loss: str | Loss | None = None
+    loss: str | Loss | Focal | None = None
     device: str | Sequence[str] = "cpu"
     precision: Precision = "full"
     init: Init = "as_given"
     options: Mapping[str, Any] = field(default_factory=dict)
+    class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
         if isinstance(self.module, str):
@@ -102,12 +112,12 @@ class Torch:
             raise ConfigError(
                 f'Torch: device is {self.device!r}; it must be a name such as "cuda", or a list of names.'
             )
+        check_class_weight(self)
+        check_named(self)
         settings: list[tuple[str, Any, tuple[str, ...]]] = [
             ("precision", self.precision, get_args(Precision)),
             ("init", self.init, get_args(Init)),
         ]
-        if isinstance(self.loss, str):
-            settings.append(("loss", self.loss, tuple(LOSSES)))
         for setting, value, known in settings:
             if value not in known:
                 hint = suggest(str(value), known)
@@ -125,15 +135,24 @@ class Torch:
     @property
     def kind(self) -> Kind | None:
         """The kind of label that the loss is for, the widest where there are several; None if the labels tell."""
+        if isinstance(self.loss, Focal):
+            return "multiclass"
         return LOSSES[self.loss].kinds[-1] if isinstance(self.loss, str) else None
+
+    @property
+    def counts_classes(self) -> bool:
+        """Whether the model cannot be built before all clients' training rows of each class are counted."""
+        return self.class_weight == "balanced"
 
     def build(self, schema: Schema) -> "TorchModel":
         """Return the model for rows of this schema.
 
         Raises:
-            ConfigError: the device is not there.
-            ModelError: the factory fails, nothing in the module is trained, or it does not fit the schema; it
-                is tried on two examples of zeros.
+            ConfigError: the device is not there, or there are class weights and numbers to predict, or "balanced" ones
+                and no counts of classes in the schema.
+            DataError: class weights are to be balanced, and a class has no training row.
+            ModelError: the factory fails, nothing in the module is trained, it does not fit the schema, or a class
+                weight is for no class; it is tried on two examples of zeros.
         """
         return TorchModel(self, schema)
 
@@ -145,21 +164,7 @@ class Torch:
         """
         if isinstance(self.module, nn.Module):
             return self.module
-        place, _, name = self.module.partition(":")
-        try:
-            source = importlib.import_module(place)
-        except ImportError as error:
-            raise ModelError(f'the factory "{self.module}" cannot be imported: {error}.') from error
-        if not hasattr(source, name):
-            raise ModelError(f'there is no "{name}" in {place}.{suggest(name, dir(source))}')
-        try:
-            module = getattr(source, name)(**self.options)
-        except Exception as error:
-            options = dict(self.options)
-            raise ModelError(f'the factory "{self.module}" fails with {options}: {error}') from error
-        if not isinstance(module, nn.Module):
-            raise ModelError(f'the factory "{self.module}" returns {type(module).__name__}, not a module.')
-        return module
+        return made_by(self.module, self.options)
 
     def describe(self) -> dict[str, Any]:
         """Return the specification as plain data, for a job.
@@ -169,29 +174,20 @@ class Torch:
         digest of its layout, and the SHA-256 of its frozen parameters and, unless they are drawn from the seed, of
         its weights. Code is not written down.
         """
-        settings = {
+        settings: dict[str, Any] = {
             "name": "Torch",
-            "loss": describe_loss(self.loss),
+            "loss": LOSS_PARTS.describe(self.loss)
+            if isinstance(self.loss, Focal)
+            else describe_loss(self.loss),
             "device": self.device if isinstance(self.device, str) else list(self.device),
             "precision": self.precision,
             "init": self.init,
         }
+        if self.class_weight is not None:
+            settings["class_weight"] = self.class_weight
         if isinstance(self.module, str):
             return {**settings, "module": self.module, "options": dict(self.options)}
-        architecture = type(self.module)
-        layout, frozen = layouts(self.module)
-        # A function is printed with its address, which differs from one process to the next.
-        printed = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.module))
-        still = set(resting(self.module))
-        structure = [printed, *(name for name, part in self.module.named_modules() if part in still)]
-        return {
-            **settings,
-            "architecture": f"{architecture.__module__}.{architecture.__qualname__}",
-            "structure": _sha256("\n".join(structure).encode()),
-            "layout": layout.digest,
-            "weights": None if self.init == "seed" else _sha256(gather(layout, self.module).buffer.data),
-            "frozen": _sha256(gather(frozen, self.module).buffer.data) if frozen.entries else None,
-        }
+        return {**settings, **fingerprint(self.module, self.init == "as_given")}
 
 
 class TorchModel(Teachable):
@@ -223,8 +219,10 @@ class TorchModel(Teachable):
             keep_freed_memory()
         self.traits = try_out(self.replica(), schema.shape, schema.positions, self.device, spec.precision)
         self.input_dtype = self.traits.input_dtype
-        self.loss, self.link = loss_and_link(spec.loss, schema, self.traits.outputs)
-        self.loss = _moved(self.loss, self.device)
+        weights = weights_of_classes(spec.class_weight, schema, "Torch")
+        by_class = None if weights is None else torch.from_numpy(weights).to(self.traits.output_dtype)
+        self.loss, self.link = loss_and_link(spec.loss, schema, self.traits.outputs, by_class)
+        self.loss = moved(self.loss, self.device)
         shape = (2,) if self.traits.outputs == 1 else (2, self.traits.outputs)
         outputs = torch.zeros(shape, dtype=self.traits.output_dtype, device=self.device)
         check_loss(self.loss, outputs, self.targets(np.zeros(2, np.int64)).to(self.device))
@@ -243,7 +241,7 @@ class TorchModel(Teachable):
         twin._apart = True
         twin.device = torch.device(device)
         twin.devices = (twin.device,)
-        twin.loss = _moved(self.loss, twin.device)
+        twin.loss = moved(self.loss, twin.device)
         twin._stacking = Stacking(twin, like=self._stacking)
         twin._sessions = {}
         return twin
@@ -387,14 +385,3 @@ class TorchModel(Teachable):
                 if session is not None:
                     return session
         return None
-
-
-def _moved(loss: Any, device: torch.device) -> Any:
-    """Return a loss for outputs on a device: a copy there, where it is a module."""
-    if isinstance(loss, partial) and loss.func is at_every_position:
-        return partial(at_every_position, _moved(loss.args[0], device))
-    return copied(loss).to(device) if isinstance(loss, nn.Module) else loss
-
-
-def _sha256(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedpact.core.errors import ModelError
+from fedpact.core.errors import ConfigError, ModelError, suggest
 from fedpact.core.model import Kind, Schema
+from fedpact.learn import LOSSES as PARTS
+from fedpact.learn.focal import Focal
+from fedpact.learn.torch_modules import copied
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Link = Callable[[Tensor], Tensor]
@@ -52,13 +56,88 @@ LOSSES: Mapping[str, NamedLoss] = {
 }
 
 
-def loss_and_link(loss: str | Loss | None, schema: Schema, outputs: int) -> tuple[Loss, Link]:
+class RowWise(nn.Module):
+    """A mean of rows' losses, each times the weight of its class, and divided by the number of rows.
+
+    Args:
+        rows: the loss of each row, of outputs and targets [n].
+        weights: of the classes, in the outputs' dtype; None where each is 1.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, rows: Loss, weights: Tensor | None) -> None:
+        super().__init__()
+        self.rows = rows
+        self.register_buffer("weights", weights)
+
+    def by_row(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the losses [n], each with its weight."""
+        losses = self.rows(outputs, targets)
+        return losses if self.weights is None else losses * self.weights[targets.long()]
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return their mean."""
+        return self.by_row(outputs, targets).mean()
+
+
+def focal(gamma: float, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return each row's −(1 − p)^γ·log p of the probability p of its own class (see `Focal`).
+
+    Args:
+        gamma: γ.
+        outputs: logits [n, classes], or [n] of two classes.
+        targets: class indexes [n], or 0 and 1 as the outputs' dtype.
+    """
+    if outputs.ndim == 1:
+        margin = torch.where(targets > 0, outputs, -outputs)
+        return -torch.exp(gamma * functional.logsigmoid(-margin)) * functional.logsigmoid(margin)
+    logs = outputs.log_softmax(dim=1)
+    own = functional.one_hot(targets, outputs.shape[1]).bool()
+    hit = logs.masked_fill(~own, 0.0).sum(dim=1)
+    # From the other classes' probabilities, which 1 − p would lose where p is nearly 1.
+    missed = logs.masked_fill(own, -torch.inf).logsumexp(dim=1)
+    return -torch.exp(gamma * missed) * hit
+
+
+def check_named(part: Any) -> None:
+    """Check a part's setting `loss` where it is named, keep `Focal` as itself, and check that class weights fit it.
+
+    Raises:
+        ConfigError: there is no such loss, or it is not of classes and these have weights.
+    """
+    loss = part.loss
+    if isinstance(loss, Mapping) or (isinstance(loss, str) and loss.casefold() == "focal"):
+        loss = PARTS.build(loss if isinstance(loss, str) else dict(loss))
+        object.__setattr__(part, "loss", loss)
+    if isinstance(loss, str) and loss not in LOSSES:
+        known = (*LOSSES, *PARTS)
+        raise ConfigError(f"Torch: loss is {loss!r}; it must be {' or '.join(known)}.{suggest(loss, known)}")
+    if part.class_weight is None or loss is None or isinstance(loss, Focal):
+        return
+    fitting = [name for name, named in LOSSES.items() if "binary" in named.kinds]
+    if not isinstance(loss, str):
+        raise ConfigError(
+            f"Torch: class_weight does not reach into a loss of one's own ({describe_loss(loss)}), which gives a mean: "
+            f"give {', '.join(fitting)} or fp.Focal(), or have the function weigh its rows and leave class_weight out."
+        )
+    if loss not in fitting:
+        raise ConfigError(
+            f'Torch: class_weight is for labels that are classes, and "{loss}" is a loss of numbers; use '
+            f"{', '.join(fitting)} or fp.Focal(), or leave class_weight out."
+        )
+
+
+def loss_and_link(
+    loss: str | Loss | Focal | None, schema: Schema, outputs: int, weights: Tensor | None = None
+) -> tuple[Loss, Link]:
     """Return a mean loss and the link from outputs to predictions.
 
     Args:
         loss: as `Torch` takes it.
         schema: what is predicted.
         outputs: the number of outputs for a label.
+        weights: of the classes, in the outputs' dtype; None where each is 1.
 
     Raises:
         ModelError: the outputs do not fit the labels, or the loss does not fit both.
@@ -77,6 +156,9 @@ def loss_and_link(loss: str | Loss | None, schema: Schema, outputs: int) -> tupl
     one = outputs == 1
     if loss is None:
         loss = "mse" if schema.kind == "regression" else "bce" if one else "cross_entropy"
+    gamma = 0.0
+    if isinstance(loss, Focal):
+        gamma, loss = loss.gamma, "bce" if one else "cross_entropy"
     if not isinstance(loss, str):
         return loss, _identity if schema.kind == "regression" else torch.sigmoid if one else _softmax
     usable = [name for name, n in LOSSES.items() if schema.kind in n.kinds and n.one_output == one]
@@ -85,7 +167,39 @@ def loss_and_link(loss: str | Loss | None, schema: Schema, outputs: int) -> tupl
             f'the loss "{loss}" does not fit a {schema.kind} label and {outputs} '
             f"output{'' if one else 's'}; use {' or '.join(usable)}."
         )
-    return LOSSES[loss].mean, LOSSES[loss].link
+    mean, link = LOSSES[loss].mean, LOSSES[loss].link
+    if gamma:
+        return RowWise(partial(focal, gamma), weights), link
+    return mean if weights is None else RowWise(_each(mean), weights), link
+
+
+def is_cross_entropy(loss: Loss) -> bool:
+    """Return whether a loss is the cross entropy, with or without weights (see `weights_in`)."""
+    if not isinstance(loss, RowWise):
+        return loss is functional.cross_entropy
+    return isinstance(loss.rows, partial) and loss.rows.func is functional.cross_entropy
+
+
+def weights_in(loss: Loss) -> Tensor | None:
+    """Return the weights of classes in a loss [classes]; None where each is 1."""
+    return loss.weights if isinstance(loss, RowWise) else None
+
+
+def row_losses(loss: Loss) -> Loss | None:
+    """Return what gives each row's loss; None where the loss is a function of one's own, which gives a mean."""
+    if isinstance(loss, partial) and loss.func is at_every_position:
+        loss = loss.args[0]
+    if isinstance(loss, RowWise):
+        return loss.by_row
+    known = any(loss is named.mean for named in LOSSES.values())
+    return _each(loss) if known else None
+
+
+def moved(loss: Loss, device: torch.device) -> Loss:
+    """Return a loss for outputs on a device: a copy there, where it is a module."""
+    if isinstance(loss, partial) and loss.func is at_every_position:
+        return partial(at_every_position, moved(loss.args[0], device))
+    return copied(loss).to(device) if isinstance(loss, nn.Module) else loss
 
 
 def at_every_position(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -119,6 +233,11 @@ def describe_loss(loss: str | Loss | None) -> str | None:
     settings = {name: value for name, value in vars(loss).items() if not name.startswith("_")}
     settings.update((name, tensor.tolist()) for name, tensor in loss.state_dict().items())
     return f"{_qualified(loss)}({', '.join(f'{name}={settings[name]}' for name in sorted(settings))})"
+
+
+def _each(mean: Callable[..., Tensor]) -> Loss:
+    """Return a loss of each row, of one by name, which is a mean."""
+    return partial(mean, reduction="none")
 
 
 def _qualified(thing: Any) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fedpact.core.errors import ClientError, DataError, ModelError
 from fedpact.core.model import Batch
@@ -22,6 +21,7 @@ from fedpact.learn.torch_chain import chain_of
 from fedpact.learn.torch_clipped import Clipping, Step, Sums
 from fedpact.learn.torch_clipping import clipping_of
 from fedpact.learn.torch_dropout import masks_of
+from fedpact.learn.torch_losses import is_cross_entropy, weights_in
 from fedpact.learn.torch_modules import buffer_places, resting, set_training, shared, views
 from fedpact.learn.torch_running import Generators, rows_at_once
 from fedpact.learn.torch_sinks import Descent, Recording, Sink
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _nll_forward = torch.ops.aten.nll_loss_forward.default
 _nll_backward = torch.ops.aten.nll_loss_backward.default
+_MEAN, _SUM = 1, 2
 _NOTHING = nullcontext()
 _AS_IT_IS = nn.Identity()
 # So many bytes of rows are copied into the order of the steps at once, or else those of a single step.
@@ -193,10 +194,13 @@ class TorchSession:
     def _objective(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a module's outputs, and its gradient with respect to them."""
         model = self._model
-        if model.loss is functional.cross_entropy and outputs.ndim == 2 and outputs.dtype is torch.float32:
-            scores = torch._log_softmax(outputs, 1, False)
-            loss, rows = _nll_forward(scores, y, None, 1, -100)
-            gradient = _nll_backward(self._one, scores, y, None, 1, -100, rows)
+        if outputs.ndim == 2 and outputs.dtype is torch.float32 and is_cross_entropy(model.loss):
+            scores, weights = torch._log_softmax(outputs, 1, False), weights_in(model.loss)
+            # Torch's own mean is divided by the sum of the weights.
+            how, share = (_MEAN, self._one) if weights is None else (_SUM, self._one / len(y))
+            loss, rows = _nll_forward(scores, y, weights, how, -100)
+            gradient = _nll_backward(share, scores, y, weights, how, -100, rows)
+            loss = loss if weights is None else loss / len(y)
             return loss, torch._log_softmax_backward_data(gradient, scores, 1, torch.float32)
         leaf = outputs.detach().requires_grad_()
         with torch.enable_grad():

@@ -3,19 +3,17 @@
 import os
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedpact.core.errors import ModelError
 from fedpact.learn.torch_chain import chain_of
 from fedpact.learn.torch_dropout import Masks, mask_dropout, masks_of
-from fedpact.learn.torch_losses import LOSSES, at_every_position
+from fedpact.learn.torch_losses import is_cross_entropy, row_losses, weights_in
 from fedpact.learn.torch_modules import copied, resting, set_training
 from fedpact.learn.torch_stacked_layers import Cohort, Sink, StackedChain, stacked_layers, stacked_masks
 
@@ -61,8 +59,10 @@ class Losses:
 
     def and_gradient(self, outputs: Tensor, y: Tensor, cohort: Cohort) -> tuple[Tensor, Tensor]:
         """Return them, and the gradient of their sum with respect to the outputs; under `no_grad`."""
-        if self._model.loss is functional.cross_entropy and outputs.dtype is torch.float32:
-            return _cross_entropy(outputs, y, cohort.shares(y.shape[1], outputs.dtype, outputs.device))
+        if is_cross_entropy(self._model.loss) and outputs.dtype is torch.float32:
+            shares = cohort.shares(y.shape[1], outputs.dtype, outputs.device)
+            weights = weights_in(self._model.loss)
+            return _cross_entropy(outputs, y, shares if weights is None else shares * weights[y])
         leaf = outputs.detach().requires_grad_()
         with torch.enable_grad():
             losses = self.of(leaf, y, cohort)
@@ -221,11 +221,7 @@ def training_copy(model: "TorchModel", device: Any) -> nn.Module:
 
 def by_row(model: "TorchModel") -> Callable[[Tensor, Tensor], Tensor] | None:
     """Return what gives each row's loss; None where the loss is a function of one's own, which gives a mean."""
-    loss: Any = model.loss
-    if isinstance(loss, partial) and loss.func is at_every_position:
-        loss = loss.args[0]
-    known = any(loss is named.mean for named in LOSSES.values())
-    return partial(loss, reduction="none") if known else None
+    return row_losses(model.loss)
 
 
 def _cross_entropy(outputs: Tensor, y: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:

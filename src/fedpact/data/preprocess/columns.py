@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,19 +105,38 @@ class Columns:
         return cls(tuple((name, kind) for name, kind in items))
 
 
-def as_frame(x: Any) -> pd.DataFrame:
+@runtime_checkable
+class OnDemand(Protocol):
+    """Rows of a table whose columns are made when they are asked for."""
+
+    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return a table of the rows.
+
+        Args:
+            names: the columns that it has to have, of which it may have more; None for all.
+
+        Raises:
+            DataError: a column cannot be made.
+        """
+        ...
+
+
+def as_frame(x: Any, names: Sequence[str] | None = None) -> pd.DataFrame:
     """Return a client's features as a table, without copying them.
 
     Args:
         x: a DataFrame, whose column names become text, or an array [n, columns], whose columns are called
-            "x0", "x1" and so on.
+            "x0", "x1" and so on; or rows that are prepared on demand.
+        names: the columns that are needed; None for all.
 
     Raises:
         ConfigError: an array that is no table, such as images.
-        DataError: two columns of the same name.
+        DataError: two columns of the same name, or one that cannot be prepared.
     """
     import pandas as pd
 
+    if isinstance(x, OnDemand):
+        return x.frame(names)
     if not isinstance(x, pd.DataFrame):
         x = np.asarray(x)
         if x.ndim != 2:
@@ -180,10 +199,15 @@ def as_categories(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.int64], li
     """
     import pandas as pd
 
-    try:
-        codes, found = pd.factorize(column(frame, name))
-    except TypeError:
-        raise DataError(f'column "{name}" holds neither text nor numbers; leave it out.') from None
+    series = column(frame, name)
+    codes: NDArray[np.integer[Any]]
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        codes, found = _occurring(series.cat.codes.to_numpy(), series.cat.categories)
+    else:
+        try:
+            codes, found = pd.factorize(series)
+        except TypeError:
+            raise DataError(f'column "{name}" holds neither text nor numbers; leave it out.') from None
     place: dict[Value, int] = {}
     moved = []
     for code, value in enumerate(found):
@@ -195,7 +219,34 @@ def as_categories(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.int64], li
             )
         # Two values that pandas tells apart, such as "1" of two types, may be one category.
         moved.append(place.setdefault(category, len(place)))
+    if len(place) == len(moved):
+        return codes.astype(np.int64, copy=False), list(place)
     return np.array([*moved, -1], np.int64)[codes], list(place)
+
+
+def _occurring(
+    codes: NDArray[np.integer[Any]], categories: pd.Index[Any]
+) -> tuple[NDArray[np.integer[Any]], list[Any]]:
+    """Return the codes among those categories that some row is of, and these."""
+    rows = np.bincount(codes[codes >= 0], minlength=len(categories))
+    if rows.all():
+        return codes, list(categories)
+    kept = np.flatnonzero(rows)
+    place = np.full(len(categories) + 1, -1)
+    place[kept] = np.arange(len(kept))
+    return place[codes], [categories[i] for i in kept.tolist()]
+
+
+def coded(codes: NDArray[np.integer[Any]], categories: Sequence[Value]) -> pd.Categorical:
+    """Return a column of categories [n], which `as_categories` reads without looking at each row's.
+
+    Args:
+        codes: the index of each row's category, −1 where it is missing.
+        categories: the categories.
+    """
+    import pandas as pd
+
+    return pd.Categorical.from_codes(codes, pd.Index(categories, dtype=object))  # type: ignore[arg-type]
 
 
 def as_category(value: Any, name: str) -> Value:

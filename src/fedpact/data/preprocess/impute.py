@@ -17,6 +17,7 @@ from fedpact.data.preprocess.columns import (
     as_categories,
     as_category,
     as_numbers,
+    coded,
     with_columns,
 )
 from fedpact.data.preprocess.estimate import Estimate
@@ -130,7 +131,9 @@ class FittedImpute:
             filled[name] = np.where(np.isnan(values), number, values)
         for name, category in self.category.items():
             codes, categories = as_categories(frame, name)
-            filled[name] = np.array([*categories, category], object)[codes]
+            if category not in categories:
+                categories.append(category)
+            filled[name] = coded(np.where(codes < 0, categories.index(category), codes), categories)
         changed = {name: {name: values} for name, values in filled.items()}
         for name in self.indicated:
             changed[name][_indicator(name)] = frame[name].isna().to_numpy(np.float64)

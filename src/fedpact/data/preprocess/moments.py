@@ -73,8 +73,9 @@ class Moments(Columnwise):
         count, total, squares = [], [], []
         for values in present_numbers(data, self.names):
             count.append(values.size)
-            total.append(sums.sum_of(values))
-            squares.append(sums.sum_of_squares(values))
+            one, two = sums.sums_of(values)
+            total.append(one)
+            squares.append(two)
         summed = {"count": np.array(count), "sum": np.stack(total), "squares": np.stack(squares)}
         return reply(task, data, summed), kept
 

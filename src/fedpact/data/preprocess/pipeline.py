@@ -21,6 +21,7 @@ from fedpact.data.preprocess.columns import (
     as_categories,
     as_frame,
     as_numbers,
+    coded,
     column,
 )
 from fedpact.data.preprocess.steps import CrossFittedStep, FittedStep, RowStep
@@ -218,8 +219,7 @@ class Pipeline:
             if kind == "numeric":
                 aligned[name] = as_numbers(frame, name)
             elif kind == "category":
-                codes, categories = as_categories(frame, name)
-                aligned[name] = np.array([*categories, None], object)[codes]
+                aligned[name] = coded(*as_categories(frame, name))
             else:
                 aligned[name] = column(frame, name)
         return pd.DataFrame(aligned, index=frame.index, copy=False)

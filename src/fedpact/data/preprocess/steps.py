@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError
+from fedpact.core.seeds import Seed
 from fedpact.data.agree import Labels
 from fedpact.data.preprocess.columns import Columns
 from fedpact.data.preprocess.estimate import Estimate
@@ -107,6 +108,46 @@ class RowStep(Protocol):
 
         Raises:
             DataError: as `transform`.
+        """
+        ...
+
+
+@runtime_checkable
+class ResamplingStep(Protocol):
+    """A step at the end of preprocessing that chooses which training rows a client learns from, and how often.
+
+    It is a `Step` as well, though it is never fitted as one: it has the same columns before and behind it, and leaves
+    rows of tests and predictions alone. All random choices are drawn from the seed that it is given. It asks for the
+    counts of classes by `counts_classes`, and for examples that are floats by `computes`.
+    """
+
+    counts_classes: ClassVar[bool]
+    computes: ClassVar[bool]
+
+    def check(self, labels: Labels, shape: tuple[int, ...]) -> None:
+        """Make sure that rows like these can be resampled.
+
+        Args:
+            labels: what the labels are.
+            shape: the shape of one example.
+
+        Raises:
+            ConfigError: they cannot.
+            DependencyError: it takes a library that is not installed.
+        """
+        ...
+
+    def resample(
+        self, x: NDArray[Any], labels: NDArray[np.int64], counts: NDArray[np.int64], seed: Seed
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return one client's training rows anew: examples [m, ...], and class indexes [m].
+
+        Args:
+            x: the examples [n, ...].
+            labels: class indexes [n].
+            counts: how many training rows of each class all clients have [classes]; may be empty where the step does
+                not ask for it.
+            seed: the stream of this step at this client.
         """
         ...
 
