@@ -1,18 +1,22 @@
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fedpact as fp
+from fedpact.channel.channel import Channel
 from fedpact.channel.secure_sum import SecureSum
 from fedpact.core.errors import ChannelError
 from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
 from fedpact.data.preprocess.estimate import Columnwise, Estimating, reply
 from fedpact.engine.asking import Asking
-from fedpact.engine.masked_sums import masked
+from fedpact.engine.masked_sums import hide_sums
 from fedpact.engine.population import InMemory
+from fedpact.engine.work import Rules, Setting
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,64 @@ def test_sums_under_a_mask_are_those_in_clear(rows: list[list[int]], bits: int) 
     assert hidden == Asking(clients, None).fitted(Totals(("x",)), "totals")
 
 
+def setting(clients: InMemory) -> Setting:
+    algorithm = Totals(("x",))
+    return Setting(algorithm, None, clients, Channel((), algorithm), Rules(), Seed.of(0))
+
+
 def test_of_a_masked_update_nothing_is_summed_in_clear() -> None:
-    algorithm, channel = masked(Totals(("x",)), SecureSum(), 3)
-    task = algorithm.task(algorithm.init(None, None))
-    data = ClientData("a", Rows(np.array([1, 2, 3])))
-    update, _ = algorithm.client(None, task, data, {}, None)
+    data = [ClientData(id, Rows(np.array([1, 2, 3]))) for id in "abc"]
+    plain = setting(InMemory(data))
+    task = plain.algorithm.task(plain.algorithm.init(None, Seed.of(0)))
+    hidden = hide_sums(SecureSum(dropout=0.5), plain, task)
+    update, _ = hidden.algorithm.client(None, task, data[0], {}, Seed.of(0))
     assert not update.summed
     assert update.answer is None
-    assert channel.mask is not None
+    assert hidden.channel.mask == SecureSum()
+    assert hide_sums(SecureSum(), plain, replace(task, answers="collect")) is plain
 
 
 def test_more_clients_than_the_ring_holds_are_refused() -> None:
+    many = InMemory(ClientData(str(i), Rows(np.array([i]))) for i in range(4096))
+    plain = setting(many)
+    task = plain.algorithm.task(plain.algorithm.init(None, Seed.of(0)))
     with pytest.raises(ChannelError, match="4096 clients are too many for the 16 bits of SecureSum"):
-        masked(Totals(("x",)), SecureSum(bits=16), 4096)
+        hide_sums(SecureSum(bits=16), plain, task)
+
+
+@dataclass(frozen=True)
+class Watched(SecureSum):
+    """A mask that remembers what leaves the clients."""
+
+    sent: ClassVar[list[Any]] = []
+
+    def encode_integers(self, update: Any, context: Any) -> Any:
+        masked = super().encode_integers(update, context)
+        self.sent.append((update, masked))
+        return masked
+
+
+def test_under_a_mask_preparation_is_fitted_to_the_same_bits_and_no_part_of_a_sum_is_seen() -> None:
+    hospitals = fp.datasets.breast_cancer()
+    steps = [
+        fp.Impute("median"),
+        fp.YeoJohnson(columns=["mean area"]),
+        fp.Standardize(),
+        fp.PCA(n_components=5),
+    ]
+    settings = {"preprocess": steps, "rounds": 1, "progress": False}
+    Watched.sent.clear()
+    hidden = fp.train(
+        fp.models.Logistic(), hospitals, channel=[fp.Clip(1.0), Watched(max_weight=1000, dropout=0.3)], **settings
+    )
+    clear = fp.train(fp.models.Logistic(), hospitals, channel=[fp.Clip(1.0)], **settings)
+    found, same = (each.fitted.preparation.to_json() for each in (hidden, clear))
+    assert found == same
+    asked = [update for update, _ in Watched.sent if update.kind == "statistics"]
+    # Eight rounds of the median and more, of four clients.
+    assert len(asked) > 4 * 20
+    assert not any(update.summed or update.answer for update in asked)
+    assert all(masked.integers.ring_bits == 32 for _, masked in Watched.sent)
+    told = hidden.privacy.in_clear
+    assert "the sums over all clients that preparation was fitted from" in told
+    assert "the sums that preparation was fitted from" in clear.privacy.in_clear

@@ -54,11 +54,13 @@ class Mask(Transform, ABC):
 
     Attributes:
         bits: integers are summed modulo 2^bits.
+        dropout: in a simulation, the probability that a client drops out.
         max_weight: the largest weight that a client may have; None where all weigh 1.
     """
 
     kind: ClassVar[Kind] = "mask"
     bits: int
+    dropout: float
     max_weight: float | None
 
     @property

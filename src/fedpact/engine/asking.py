@@ -1,6 +1,7 @@
 """Asking all clients for statistics, in clear or under a mask, and noting what that releases."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fedpact.channel import TRANSFORMS
@@ -9,7 +10,7 @@ from fedpact.channel.mask import Mask
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.seeds import Seed
 from fedpact.engine.in_process import InProcess
-from fedpact.engine.masked_sums import check_channel, masked
+from fedpact.engine.masked_sums import check_channel, hide_sums
 from fedpact.engine.population import Population
 from fedpact.engine.rounds import hold_to_end
 from fedpact.engine.work import Rules, Setting
@@ -40,28 +41,26 @@ class Asking:
         """How many clients there are."""
         return len(self.population.ids(0))
 
-    def fitted(self, algorithm: Any, released: str, collect: bool = False) -> Any:
+    def fitted(self, algorithm: Any, released: str) -> Any:
         """Return what an algorithm finds; nobody is asked where it has no column.
 
         Args:
             algorithm: an estimate.
             released: what that tells, in a phrase.
-            collect: whether each client's answer is asked for, in clear.
 
         Raises:
             DataError: a client's rows cannot be used.
             QuorumError: a client did not answer.
             SecureError: too few clients are there for a masked sum.
         """
-        return algorithm.fitted(self.state(algorithm, released, collect))
+        return algorithm.fitted(self.state(algorithm, released))
 
-    def state(self, algorithm: Any, released: str, collect: bool = False) -> Any:
+    def state(self, algorithm: Any, released: str) -> Any:
         """Return the last state of an algorithm, asked as by `fitted`."""
-        asked, channel = algorithm, Channel((), algorithm)
-        if self.mask is not None and not collect:
-            asked, channel = masked(algorithm, self.mask, self.clients)
         seed = Seed.of(0).child("statistics", type(algorithm).__name__)
-        state = hold_to_end(InProcess(), Setting(asked, None, self.population, channel, _ALL, seed))
+        setting = Setting(algorithm, None, self.population, Channel((), algorithm), _ALL, seed)
+        hidden = None if self.mask is None else partial(hide_sums, self.mask)
+        state = hold_to_end(InProcess(), setting, hidden=hidden)
         held = state.round - algorithm.init(None, seed).round
         if held:
             self.rounds += held

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
 from fedpact.engine.masked_evaluation import Whole
+from fedpact.engine.work import Setting
 
 _INT64_BITS = 64
 _FEWEST_BITS = 4
@@ -78,20 +79,32 @@ class MaskedSums:
         return total
 
 
-def masked(algorithm: Any, mask: Mask, clients: int) -> tuple[MaskedSums, Channel]:
-    """Return an algorithm of sums as a mask can hide it from so many clients, and the channel for it.
+def hide_sums(mask: Mask, setting: Setting, task: Task) -> Setting:
+    """Return how clients are asked for sums under a mask: the sums of all are those in clear, and all there is to see.
+
+    What they are asked one by one they answer in clear.
+
+    Args:
+        mask: what hides each client's part. Nobody drops out on purpose, for sums of other rows do not go together.
+        setting: an algorithm of sums, and its clients.
+        task: its task.
 
     Raises:
         ChannelError: the ring is too small for so many clients.
     """
+    if task.answers != "sum":
+        return setting
+    clients = len(setting.population.ids(0))
     # Of a limb's sum one bit is the sign.
     bits = min(32, mask.bits - 1 - max(1, clients).bit_length())
     if bits < _FEWEST_BITS:
         raise ChannelError(
             f"{clients} clients are too many for the {mask.bits} bits of {type(mask).__name__}; set them higher."
         )
-    hidden = MaskedSums(algorithm, bits)
-    return hidden, Channel((Whole(range=float(1 << bits), stochastic=False), mask), hidden)
+    masked = MaskedSums(setting.algorithm, bits)
+    undropped: Mask = replace(cast("Any", mask), dropout=0.0)
+    channel = Channel((Whole(range=float(1 << bits), stochastic=False), undropped), masked)
+    return replace(setting, algorithm=masked, channel=channel)
 
 
 def check_channel(stages: Sequence[Transform]) -> Mask | None:

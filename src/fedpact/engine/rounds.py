@@ -188,20 +188,27 @@ def _weights(
     return weights, failures
 
 
-def hold_to_end(engine: Engine, setting: Setting, failures: dict[str, str] | None = None) -> Any:
+def hold_to_end(
+    engine: Engine,
+    setting: Setting,
+    failures: dict[str, str] | None = None,
+    hidden: Callable[[Setting, Task], Setting] | None = None,
+) -> Any:
     """Run an algorithm that says itself when it is done, such as a statistic, and return its last state.
 
     Args:
         engine: who runs the clients.
         setting: algorithm, model, clients, channel and rules.
         failures: where to note client → why it failed.
+        hidden: makes of the setting what hides the answers to a task; None for answers in clear.
     """
     algorithm = setting.algorithm
     state = algorithm.init(setting.model, setting.seed)
     step = 0
     while (task := algorithm.task(state)) is not None:
-        outcome = hold_round(engine, setting, task, {}, step)
-        state = algorithm.server(setting.model, state, outcome.aggregate)
+        asking = setting if hidden is None else hidden(setting, task)
+        outcome = hold_round(engine, asking, task, {}, step)
+        state = asking.algorithm.server(setting.model, state, outcome.aggregate)
         if failures is not None:
             failures.update(outcome.failures)
         step += 1
