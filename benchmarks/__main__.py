@@ -2,6 +2,7 @@
 
 python -m benchmarks [name ...]                            what this machine does with Fedpact alone
 python -m benchmarks --workload A --against pfl,flower     Fedpact and its peers in turns
+python -m benchmarks preparation                           tables made ready, beside scikit-learn
 python -m benchmarks scaling                               rounds per second over sizes and workers
 python -m benchmarks profile --workload A                  where a round's time goes
 python -m benchmarks report results/*.json --markdown      tables of earlier comparisons
@@ -11,7 +12,7 @@ import importlib
 import signal
 import sys
 
-COMMANDS = ("against", "profile", "report", "scaling")
+COMMANDS = ("against", "preparation", "profile", "report", "scaling")
 
 
 def main(words: list[str]) -> int:

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from fedpact.data import partitions as partitions
     from fedpact.data import splits as splits
     from fedpact.data.federation import Federation as Federation
+    from fedpact.data.image_folder import ImageFolder as ImageFolder
     from fedpact.data.preprocess.bins import Bin as Bin
     from fedpact.data.preprocess.clean import Clean as Clean
     from fedpact.data.preprocess.clip import ClipRange as ClipRange
@@ -116,8 +117,10 @@ if TYPE_CHECKING:
     from fedpact.data.read import client as client
     from fedpact.data.read import clients as clients
     from fedpact.data.read import read_rows as read_rows
+    from fedpact.data.sql import SQL as SQL
     from fedpact.data.table_schema import ColumnSchema as ColumnSchema
     from fedpact.data.table_schema import TableSchema as TableSchema
+    from fedpact.data.text_folder import TextFolder as TextFolder
     from fedpact.engine.batched import Batched as Batched
     from fedpact.engine.describe import compare_schemas as compare_schemas
     from fedpact.engine.describe import describe as describe
@@ -141,6 +144,11 @@ if TYPE_CHECKING:
     from fedpact.learn.focal import Focal as Focal
     from fedpact.learn.lora import lora as lora
     from fedpact.learn.lora import merge_lora as merge_lora
+    from fedpact.learn.torch_augment import ColorJitter as ColorJitter
+    from fedpact.learn.torch_augment import RandomCrop as RandomCrop
+    from fedpact.learn.torch_augment import RandomErasing as RandomErasing
+    from fedpact.learn.torch_augment import RandomFlip as RandomFlip
+    from fedpact.learn.torch_augment import RandomRotation as RandomRotation
     from fedpact.learn.torch_frozen import freeze as freeze
 
 __version__ = "0.1.0"
@@ -162,6 +170,9 @@ _HOMES = {
     "fedpact.core.rows": ("ClientData", "Rows"),
     "fedpact.core.errors": ("FedpactError",),
     "fedpact.data.read": ("client", "clients", "by_column", "read_rows"),
+    "fedpact.data.sql": ("SQL",),
+    "fedpact.data.text_folder": ("TextFolder",),
+    "fedpact.data.image_folder": ("ImageFolder",),
     "fedpact.data.federation": ("Federation",),
     "fedpact.data.table_schema": ("TableSchema", "ColumnSchema"),
     "fedpact.engine.describe": ("describe", "compare_schemas"),
@@ -233,6 +244,13 @@ _HOMES = {
     "fedpact.channel.partial": ("Partial",),
     "fedpact.learn.focal": ("Focal",),
     "fedpact.learn.lora": ("lora", "merge_lora"),
+    "fedpact.learn.torch_augment": (
+        "ColorJitter",
+        "RandomCrop",
+        "RandomErasing",
+        "RandomFlip",
+        "RandomRotation",
+    ),
     "fedpact.learn.torch_frozen": ("freeze",),
     "fedpact.algorithms.optimizers": ("SGD", "EMAMomentum", "Adam", "AdamW", "Adagrad", "Yogi", "RMSprop"),
     "fedpact.algorithms.schedules": (

@@ -100,3 +100,19 @@ def test_what_cannot_be_done_is_said(files: list[Path], more: list[str], message
     ended = call("data", "describe", *files, *more)
     assert ended.exit_code == 3
     assert message in said(ended.stderr)
+
+
+def test_tables_are_described_in_chunks_to_the_same_bits(files: list[Path]) -> None:
+    whole, chunked = (
+        call("data", "describe", *files, "--label", "risk", "--json", *more).stdout
+        for more in ([], ["--chunk-rows", 5])
+    )
+    assert json.loads(whole) == json.loads(chunked)
+    whole, chunked = (
+        call("data", "schema", files[0], "--label", "risk", *more).stdout
+        for more in ([], ["--chunk-rows", 5])
+    )
+    assert whole == chunked
+    ended = call("data", "describe", files[0], "--by-column", "sex", "--chunk-rows", 5)
+    assert ended.exit_code != 0
+    assert "--by-column needs all rows" in said(ended.stderr)

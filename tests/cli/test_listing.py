@@ -10,7 +10,7 @@ from fedpact.data import STEPS
 from fedpact.data.datasets import DATASETS
 from fedpact.data.partitions import PARTITIONS
 from fedpact.engine.stop import STOP_RULES
-from fedpact.learn import MODELS
+from fedpact.learn import AUGMENTATIONS, LOSSES, MODELS
 from fedpact.learn.metrics import LARGER_IS_BETTER
 from tests.cli.terminal import call, process, said
 
@@ -19,6 +19,8 @@ KINDS = {
     "datasets": DATASETS,
     "transforms": TRANSFORMS,
     "models": MODELS,
+    "losses": LOSSES,
+    "augmentations": AUGMENTATIONS,
     "optimizers": PARTS,
     "steps": STEPS,
     "partitions": PARTITIONS,
@@ -37,7 +39,18 @@ def test_list_has_every_part_with_a_sentence(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["algorithms", "datasets", "transforms", "steps", "partitions", "stop-rules", "optimizers"]
+    "kind",
+    [
+        "algorithms",
+        "datasets",
+        "losses",
+        "augmentations",
+        "transforms",
+        "steps",
+        "partitions",
+        "stop-rules",
+        "optimizers",
+    ],
 )
 def test_every_setting_says_its_default_its_type_and_what_it_is(kind: str) -> None:
     for part in json.loads(call("list", kind, "--json").stdout):

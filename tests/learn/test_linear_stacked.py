@@ -16,11 +16,21 @@ from fedpact.core.rows import ClientData, ClientStack, Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.stack import Stack
 from fedpact.core.vector import Vector
+from fedpact.learn.focal import Focal
 from fedpact.learn.joined import rounded_up
 from fedpact.learn.linear import Linear, Logistic, RegressionModel, Softmax
 
 D, K = 4, 3
-SPECS: list[Any] = [Linear(0.3), Logistic(), Logistic(0.3), Softmax(), Softmax(0.3)]
+WEIGHED: dict[str, Any] = {"class_weight": {0: 0.5, 1: 7}}
+SPECS: list[Any] = [
+    *(Linear(0.3), Logistic(), Logistic(0.3), Softmax(), Softmax(0.3)),
+    *(
+        Logistic(**WEIGHED),
+        Softmax(0.3, **WEIGHED),
+        Logistic(loss=Focal(1.5)),
+        Softmax(loss=Focal(), **WEIGHED),
+    ),
+]
 every_regression = pytest.mark.parametrize("spec", SPECS, ids=repr)
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=6)
 

@@ -294,7 +294,6 @@ def test_other_linear_estimators_learn_by_partial_fit() -> None:
     [
         (linear_model.LogisticRegression(), r"its l2 is 1/\(C·n\)"),
         (linear_model.LogisticRegression(C=np.inf, fit_intercept=False), "use fit_intercept=True"),
-        (linear_model.LogisticRegression(C=np.inf, class_weight="balanced"), "use class_weight=None"),
         (linear_model.LinearRegression(positive=True), "use positive=False"),
         (naive_bayes.GaussianNB(priors=[0.5, 0.5]), "use priors=None"),
         (naive_bayes.MultinomialNB(fit_prior=False), "use fit_prior=True"),

@@ -287,7 +287,7 @@ def test_batch_norm_that_rests_is_a_layer_like_others() -> None:
 def test_loss_whose_rows_depend_on_one_another_is_refused() -> None:
     weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 1.0]))
     model = built(*MODULES["dense"][:2], loss=weighted)
-    with pytest.raises(ModelError, match=r"not the mean of its rows' losses.*Give a loss without"):
+    with pytest.raises(ModelError, match=r"not the mean of its rows' losses.*Weigh classes by Torch"):
         session_of(model, rows_for((4,))).clipped(EVERY, 1.0)
 
 

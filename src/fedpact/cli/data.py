@@ -26,6 +26,14 @@ Files = Annotated[
         show_default=False,
     ),
 ]
+ChunkRows = Annotated[
+    int | None,
+    typer.Option(
+        metavar="ROWS",
+        help="Hold so many rows in memory at a time, such as 100000, instead of a whole table.",
+        show_default=False,
+    ),
+]
 Label = Annotated[str | None, typer.Option(help="The column that is to be predicted.", show_default=False)]
 
 
@@ -58,6 +66,7 @@ def describe(
             metavar="FILE", help="Where to draw histograms: .png, .svg or .pdf.", show_default=False
         ),
     ] = None,
+    chunk_rows: ChunkRows = None,
     as_json: AsJson = False,
 ) -> None:
     """Describe the tables of several clients together, each number a sum over them."""
@@ -72,7 +81,7 @@ def describe(
     if label is None and wanted is not None and wanted.label is not None:
         label = wanted.label.name
     summary = described(
-        _clients(files, label, by_column),
+        _clients(files, label, by_column, chunk_rows),
         schema=wanted,
         channel=[SecureSum()] if secure else [],
         exact=exact,
@@ -101,13 +110,15 @@ def schema(
     out: Annotated[
         Path | None, typer.Option(metavar="TOML", help="Where to; else it is printed.", show_default=False)
     ] = None,
+    chunk_rows: ChunkRows = None,
 ) -> None:
     """Write the schema that a table shows as TOML, to be completed by hand: units, ranges, groups."""
     from fedpact.data.read import read_rows
     from fedpact.data.table_schema import TableSchema
     from fedpact.store.files import write_atomically
 
-    toml = TableSchema.infer(read_rows(file, label), label or "label").to_toml()
+    rows = read_rows(file, label, chunk_rows=chunk_rows)
+    toml = TableSchema.infer(rows, label or "label").to_toml()
     if out is None:
         typer.echo(toml, nl=False)
     else:
@@ -115,18 +126,24 @@ def schema(
         Output().show(f"The schema is in {out}")
 
 
-def _clients(files: list[Path], label: str | None, by_column: str | None) -> "Federation":
+def _clients(
+    files: list[Path], label: str | None, by_column: str | None, chunk_rows: int | None
+) -> "Federation":
     from fedpact.core.errors import ConfigError
     from fedpact.data import read
 
     if by_column is not None:
         if len(files) > 1:
             raise ConfigError("--by-column makes clients of one file; give one, or leave it out.")
+        if chunk_rows is not None:
+            raise ConfigError(
+                "--by-column needs all rows of the table at once; leave it out, or --chunk-rows."
+            )
         return read.by_column(files[0], by_column, label, test=0.0)
     names = [_stem(file) for file in files]
     twice = next((name for name in names if names.count(name) > 1), None)
     ids = [str(file) for file in files] if twice is not None else names
-    return read.clients(dict(zip(ids, files, strict=True)), label, test=0.0)
+    return read.clients(dict(zip(ids, files, strict=True)), label, test=0.0, chunk_rows=chunk_rows)
 
 
 def _stem(file: Path) -> str:

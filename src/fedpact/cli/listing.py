@@ -23,6 +23,7 @@ class Kind(StrEnum):
     transforms = "transforms"
     models = "models"
     losses = "losses"
+    augmentations = "augmentations"
     optimizers = "optimizers"
     steps = "steps"
     partitions = "partitions"
@@ -119,13 +120,14 @@ def _registry(kind: Kind) -> "Registry":
     from fedpact.data import STEPS
     from fedpact.data.partitions import PARTITIONS
     from fedpact.engine.stop import STOP_RULES
-    from fedpact.learn import LOSSES, MODELS
+    from fedpact.learn import AUGMENTATIONS, LOSSES, MODELS
 
     return {
         Kind.algorithms: ALGORITHMS,
         Kind.transforms: TRANSFORMS,
         Kind.models: MODELS,
         Kind.losses: LOSSES,
+        Kind.augmentations: AUGMENTATIONS,
         Kind.optimizers: PARTS,
         Kind.steps: STEPS,
         Kind.partitions: PARTITIONS,

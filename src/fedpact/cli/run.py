@@ -116,12 +116,13 @@ def _say_stopped(place: Path, again: str) -> None:
 
 
 def _show(output: Output, result: "Result", place: Path) -> None:
-    from fedpact.cli.tables import client_table, failure_table, metric_table, result_data
+    from fedpact.cli.tables import client_table, failure_table, metric_table, note_table, result_data
     from fedpact.engine import words
     from fedpact.report.html import verdict
 
     output.result({**result_data(result), "folder": str(place)})
     tables = [client_table(result)] + ([failure_table(result)] if len(result.failures) else [])
+    tables += [note_table(result)] if result.notes else []
     output.show("", verdict(result), "")
     if result.evaluation is not None and result.evaluation.total_rows:
         output.show(metric_table(result.evaluation), "")

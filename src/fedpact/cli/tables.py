@@ -57,6 +57,13 @@ def failure_table(result: Result) -> tuple["Table", str]:
     return grid(["failure in round", "client", "reason"], rows, (1, 2)), note
 
 
+def note_table(result: Result) -> tuple["Table", str]:
+    """Return what is to be known of clients' rows, and a note if that is said of more clients."""
+    rows = [[id, why] for id, why in list(result.notes.items())[:_MOST_CLIENTS]]
+    more = len(result.notes) - len(rows)
+    return grid(["client", "its rows"], rows, (0, 1)), f"And of {more:,} more clients." if more else ""
+
+
 def result_data(result: Result) -> dict[str, Any]:
     """Return a result as plain data, for programs."""
     evaluation = result.evaluation
@@ -75,4 +82,5 @@ def result_data(result: Result) -> dict[str, Any]:
         "clients": result.clients.to_dict(orient="index"),
         "privacy": result.privacy.to_json(),
         "failures": result.failures.to_dict(orient="records"),
+        "notes": dict(result.notes),
     }

@@ -118,7 +118,9 @@ class _Sliced:
     def sum(self) -> int:
         """Return Σ number · 2^1126 of the block, without those that were yielded."""
         sums = (self._rows[1:] @ self._rows[0]).tolist()
-        return sum(_whole(each, e) << e + _FRACTION_BITS for each, e in zip(sums, self._exponents, strict=True))
+        return sum(
+            _whole(each, e) << e + _FRACTION_BITS for each, e in zip(sums, self._exponents, strict=True)
+        )
 
     def sum_of_squares(self) -> int:
         """Return Σ number² · 2^2252 of the block, without those that were yielded."""

@@ -18,6 +18,7 @@ from fedpact.core.messages import Aggregate, Everyone, Task, Update
 from fedpact.core.model import Kind
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
+from fedpact.data.chunked import ChunkedRows
 from fedpact.data.objects import is_text
 from fedpact.data.split import MOST_CLASSES, classes_in
 from fedpact.data.wording import at_client
@@ -95,7 +96,7 @@ class Agreement:
 
     labels: Labels
     shape: tuple[int, ...] | None
-    trained: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    trained: Mapping[str, Sequence[Any]] = field(default_factory=dict, compare=False)
 
     def lacking(self) -> dict[str, str]:
         """Return client → which classes its training rows lack, in a sentence; clients that have all are left out."""
@@ -106,7 +107,9 @@ class Agreement:
                 shown = ", ".join(f'"{label}"' for label in lacking[:_CLASSES_SHOWN])
                 more = f" and {len(lacking) - _CLASSES_SHOWN} more" if len(lacking) > _CLASSES_SHOWN else ""
                 which = "class" if len(lacking) == 1 else "classes"
-                notes[id] = f"its training rows lack the {which} {shown}{more}, so there are none to repeat or weigh."
+                notes[id] = (
+                    f"no training row is of {which} {shown}{more}, so there is none to resample or to weigh."
+                )
         return notes
 
 
@@ -156,7 +159,7 @@ class AgreeOnRows:
         positions = _agreed(aggregate.answers, "positions", "labels", _spell_labels)
         kind, classes = _classes(aggregate.answers, self.wanted)
         trained = {
-            id: [label for label in answer["classes"] or () if label not in answer["untrained"]]
+            id: [label for label in answer["classes"] or () if label not in answer.get("untrained", ())]
             for id, answer in aggregate.answers.items()
             if kind != "regression"
         }
@@ -227,17 +230,18 @@ def _spell_labels(positions: Sequence[int]) -> str:
 
 def _describe(data: ClientData, wanted: Kind | None) -> Mapping[str, Any]:
     with at_client(data.id, "training"):
-        labels = labels_of(data.train)
+        labels = _labels_for_all(data.train)
     positions = labels.shape[1:]
     trained = labels
     if data.test is not None:
         with at_client(data.id, "test"):
-            held_out = labels_of(data.test)
+            held_out = _labels_for_all(data.test)
             if len(held_out):
                 _check_alike(labels, held_out)
                 labels = np.concatenate([labels, held_out])
     numeric = labels.dtype.kind != "U"
-    shape = None if hasattr(data.train.x, "columns") else list(np.shape(data.train.x)[1:])
+    in_table = isinstance(data.train, ChunkedRows) or hasattr(data.train.x, "columns")
+    shape = None if in_table else list(np.shape(data.train.x)[1:])
     values = None if wanted == "regression" else classes_in(labels.reshape(-1))
     if values is None and not numeric and wanted != "regression":
         raise DataError(
@@ -249,13 +253,8 @@ def _describe(data: ClientData, wanted: Kind | None) -> Mapping[str, Any]:
     if classes is not None and labels is not trained:
         known = set(map(_plain, np.unique(trained)))
         untrained = [label for label in classes if label not in known]
-    return {
-        "numeric": numeric,
-        "classes": classes,
-        "untrained": untrained,
-        "shape": shape,
-        "positions": list(positions),
-    }
+    answer = {"numeric": numeric, "classes": classes, "shape": shape, "positions": list(positions)}
+    return {**answer, "untrained": untrained} if untrained else answer
 
 
 def _check_alike(train: NDArray[Any], test: NDArray[Any]) -> None:
@@ -265,6 +264,19 @@ def _check_alike(train: NDArray[Any], test: NDArray[Any]) -> None:
     if test.shape[1:] != train.shape[1:]:
         of_test, of_train = _spell_labels(test.shape[1:]), _spell_labels(train.shape[1:])
         raise DataError(f"the labels are {of_test}, those of the training rows are {of_train}.")
+
+
+def _labels_for_all(rows: Rows) -> NDArray[Any]:
+    """Return the labels; of rows in chunks some that say as much: all that occur, or a few that are no classes."""
+    if not isinstance(rows, ChunkedRows):
+        return labels_of(rows)
+    known: NDArray[Any] = np.empty(0)
+    for labels in rows.mapped(labels_of):
+        known = np.union1d(known, labels) if known.size else np.unique(labels)
+        if known.dtype.kind == "f" and np.any(measured := known != np.floor(known)):
+            known = known[measured][:1]
+        known = known[: MOST_CLASSES + 1]
+    return known
 
 
 def labels_of(rows: Rows) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.agree import labels_of
+from fedpact.data.chunked import ChunkedRows
 from fedpact.data.compare import Agreed, LabelValues, compare, merged
 from fedpact.data.conflicts import Conflict, in_a_table
 from fedpact.data.preprocess.columns import Value, as_categories, as_frame, as_numbers
@@ -55,8 +57,8 @@ class CompareSchemas(Collected):
             if self.wanted is not None:
                 schema = _told(self.wanted, schema, kinds_only=True)
             converted = _converted(self.wanted or schema, schema, data)
-            broken = [] if self.wanted is None else _broken(self.wanted, converted.train)
-            values = _label_values(data.train)
+            broken = [] if self.wanted is None else _broken_in_all(self.wanted, converted.train)
+            values = _label_values_in_all(data.train)
         columns = [
             {**column.to_plain(), "missing": 1.0 if column.empty else None} for column in schema.columns
         ]
@@ -145,6 +147,15 @@ def _converted(wanted: TableSchema, own: TableSchema, data: ClientData) -> Clien
         return data
 
 
+def _broken_in_all(wanted: TableSchema, rows: Rows) -> list[tuple[str, str, str]]:
+    """Return what `_broken` does, also of rows that are read in chunks."""
+    if not isinstance(rows, ChunkedRows):
+        return _broken(wanted, rows)
+    found = {each for chunk in rows.mapped(partial(_broken, wanted)) for each in chunk}
+    # As of all rows at once: by column, and ranges before categories.
+    return sorted(found, key=lambda each: (wanted.names.index(each[0]), "range" not in each[2]))
+
+
 def _broken(wanted: TableSchema, rows: Rows) -> list[tuple[str, str, str]]:
     """Return (column, what differs, mend) where values are outside what a schema allows; none of them is told."""
     broken = []
@@ -196,6 +207,13 @@ def _are_among(categories: Sequence[Value], name: str, frame: pd.DataFrame) -> b
     except DataError:
         return False
     return set(own) <= set(categories)
+
+
+def _label_values_in_all(rows: Rows) -> LabelValues | None:
+    if not isinstance(rows, ChunkedRows):
+        return _label_values(rows)
+    values = set(rows.mapped(_label_values))
+    return "numbers" if "numbers" in values else values.pop()
 
 
 def _label_values(rows: Rows) -> LabelValues | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from fedpact.core.rows import ClientData, Rows
+from fedpact.data.chunked import ChunkedRows
 from fedpact.data.preprocess.columns import as_frame, column
 from fedpact.data.table_schema import TableSchema
 from fedpact.data.wording import at_client
@@ -41,6 +43,8 @@ def as_declared(schema: TableSchema, schemas: Mapping[str, TableSchema], data: C
 def _declared(schema: TableSchema, rows: Rows) -> Rows:
     import pandas as pd
 
+    if isinstance(rows, ChunkedRows):
+        return rows.then(partial(_declared, schema))
     if not hasattr(rows.x, "columns") and np.ndim(rows.x) != 2:
         return rows
     frame = as_frame(rows.x)

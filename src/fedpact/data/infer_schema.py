@@ -7,6 +7,9 @@ the rows come to what one would that has them all.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from fedpact.core.errors import DataError
 from fedpact.core.rows import Rows
 from fedpact.data.agree import labels_of
+from fedpact.data.chunked import ChunkedRows
 from fedpact.data.objects import are_numbers, is_text
 from fedpact.data.preprocess.columns import as_frame
 from fedpact.data.preprocess.dates import FittedDateParts
@@ -31,6 +35,8 @@ _IMAGE_DIMENSIONS = (2, 3)
 
 def columns_of(rows: Rows, label: str) -> tuple[ColumnSchema, ...]:
     """Return the columns of rows, the label last. See `TableSchema.infer`."""
+    if isinstance(rows, ChunkedRows):
+        return _united(rows.mapped(partial(_counted_columns, label)))
     x = rows.x
     if not hasattr(x, "columns") and np.ndim(x) > 2:
         columns = [ColumnSchema("x", "image", shape=tuple(np.shape(x)[1:]))]
@@ -45,6 +51,41 @@ def columns_of(rows: Rows, label: str) -> tuple[ColumnSchema, ...]:
         labels_of(rows)
         columns.append(ColumnSchema(label, "label", missing=0.0))
     return tuple(columns)
+
+
+def _counted_columns(label: str, rows: Rows) -> tuple[int, tuple[ColumnSchema, ...]]:
+    return len(rows), columns_of(rows, label)
+
+
+def _united(chunks: Iterator[tuple[int, tuple[ColumnSchema, ...]]]) -> tuple[ColumnSchema, ...]:
+    """Return the columns of all chunks together, of which each comes with its number of rows."""
+    rows, united = next(chunks)
+    for more, columns in chunks:
+        pairs = zip(united, columns, strict=True)
+        united = tuple(_both(known, rows, found, more) for known, found in pairs)
+        rows += more
+    return united
+
+
+def _both(one: ColumnSchema, rows: int, other: ColumnSchema, more: int) -> ColumnSchema:
+    # Of so many rows the share that is missing tells their number, and the sum is a share of all rows again.
+    missing = round((one.missing or 0.0) * rows) + round((other.missing or 0.0) * more)
+    if one.empty or other.empty:
+        return replace(other if one.empty else one, missing=missing / (rows + more))
+    kind = one.kind if one.kind == other.kind else _kind_of_both(one.name, {one.kind, other.kind})
+    if one.shape != other.shape:
+        raise DataError(f'column "{one.name}" holds neither numbers, text, dates nor images; leave it out.')
+    return replace(one, kind=kind, missing=missing / (rows + more))
+
+
+def _kind_of_both(name: str, kinds: set[Kind]) -> Kind:
+    """Return the kind of a column whose parts look like different ones."""
+    if "numeric" in kinds:
+        # Whole numbers in one part and others in the next.
+        return "numeric"
+    if _ID.fullmatch(name):
+        return "id"
+    return "text" if "text" in kinds else "category"
 
 
 def _column(name: str, values: pd.Series[Any]) -> ColumnSchema:

@@ -16,6 +16,8 @@ from fedpact.core.registry import Spec
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data import partition, tables
+from fedpact.data.chunk_readers import ChunkReader, TextReader, TypedReader
+from fedpact.data.chunked import ChunkedRows, ChunkedTable, drawn
 from fedpact.data.federation import Federation
 from fedpact.data.partitions.simulate import simulate
 from fedpact.data.row_sources import ROW_SOURCES, ArraySource, TableSource
@@ -50,12 +52,19 @@ def client(
     columns: Sequence[str] | None = None,
     text: Collection[str] = (),
     names: Sequence[str] | None = None,
+    chunk_rows: int | None = None,
 ) -> ClientData:
     """Read one client's rows and keep some aside as test rows.
 
     A table's features stay a DataFrame, without the label's column; anything else becomes an array
     [n, ...]. Labels become an array [n]. In a text file an empty cell, "?" and what pandas takes for
     missing are missing. Errors count rows from 1, without the line of column names.
+
+    A table larger than memory is read in chunks: with `chunk_rows`, rows are gone through so many at a time whenever
+    something is computed of them, and what is computed has the same bits. Each row is then a test row with the
+    probability `test`, by a draw that its place alone decides, so that the share of each class is kept in the mean
+    only. A text file is parsed once, to a temporary file (in TMPDIR); a Parquet file or a query is read again for each
+    pass over it.
 
     Args:
         id: the client's name, unique in its federation.
@@ -68,6 +77,7 @@ def client(
         columns: the feature columns to keep, in this order; all by default. Tables only.
         text: columns to read as text although they look like numbers: postal codes, ICD codes. Tables only.
         names: the columns' names, for a text file without a line of names.
+        chunk_rows: how many rows of a table are in memory at a time, such as 100,000; None for all. Tables only.
 
     Raises:
         DataError: no such file or column, no rows, missing labels, x and y of different lengths, a column
@@ -77,6 +87,12 @@ def client(
     if not id:
         raise ConfigError("A client needs a name: give it an id that is not empty.")
     reading = _Reading(f'Client "{id}"', label, columns, text, names)
+    if chunk_rows is not None:
+        table = reading.chunked(source, chunk_rows)
+        if isinstance(test, (int, float)):
+            return drawn(id, table, float(test), Seed.of(seed))
+        tests = reading.like_chunked(table, reading.chunked(test, chunk_rows))
+        return ClientData(id, ChunkedRows(table), ChunkedRows(tests))
     rows = reading.rows(source)
     if isinstance(test, (int, float)):
         return hold_out(id, rows, float(test), Seed.of(seed), stratify)
@@ -100,7 +116,7 @@ def clients(
         test: one share for all, or client id → where its test rows are.
         name: the federation's name.
         schemas: client id → what it knows of its own table, such as units: a schema, or the path of one in TOML.
-        options: `seed`, `stratify`, `columns`, `text`, `names`, as for `client`.
+        options: `seed`, `stratify`, `columns`, `text`, `names`, `chunk_rows`, as for `client`.
 
     Raises:
         DataError, ConfigError: as `client`; and DataError where `test` lacks a client.
@@ -173,6 +189,7 @@ def read_rows(
     columns: Sequence[str] | None = None,
     text: Collection[str] = (),
     names: Sequence[str] | None = None,
+    chunk_rows: int | None = None,
 ) -> Rows:
     """Read rows that are nobody's yet, to be spread over simulated clients (`fp.partitions.simulate`).
 
@@ -182,11 +199,13 @@ def read_rows(
         columns: the feature columns to keep; all by default. Tables only.
         text: columns to read as text although they look like numbers. Tables only.
         names: the columns' names, for a text file without a line of names.
+        chunk_rows: as of `client`; what needs all rows at once, such as `simulate`, then refuses them.
 
     Raises:
         DataError, ConfigError: as `client`.
     """
-    return _Reading("The source", label, columns, text, names).rows(source)
+    reading = _Reading("The source", label, columns, text, names)
+    return reading.rows(source) if chunk_rows is None else ChunkedRows(reading.chunked(source, chunk_rows))
 
 
 def partitioned(
@@ -261,6 +280,36 @@ class _Reading:
             raise DataError(f"{self.whose} has no rows: give it at least one, or leave it out.")
         return rows
 
+    def chunked(self, source: Any, rows: object) -> ChunkedTable:
+        """Return a table that is read so many rows at a time."""
+        import pandas as pd
+
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+            raise ConfigError(
+                f"{self.whose}: chunk_rows is {rows!r}; it must be a number of rows, such as 100000."
+            )
+        if isinstance(source, Mapping):
+            source = ROW_SOURCES.build(dict(source))
+        if isinstance(source, (str, os.PathLike)):
+            path = Path(source)
+            separator = tables.separator_of(self.whose, path, self.names)
+            reader: ChunkReader = TypedReader(self.whose, path, rows)
+            if separator is not None:
+                reader = TextReader(self.whose, path, separator, self.text, self.names, rows)
+        elif isinstance(source, pd.DataFrame | TableSource):
+            self._refuse("a text file without a line of names", names=self.names)
+            reader = TypedReader(self.whose, source, rows)
+        else:
+            raise ConfigError(
+                f"{self.whose}: only tables are read in chunks: a file, a DataFrame or a query; leave chunk_rows out."
+            )
+        return ChunkedTable(self.whose, reader, self.label, self.columns, self.text)
+
+    def like_chunked(self, train: ChunkedTable, test: ChunkedTable) -> ChunkedTable:
+        """Return the test rows' table with the columns in the train rows' order, once they fit together."""
+        self._check_alike(train.columns, test.columns)
+        return test.ordered(train.columns)
+
     def like(self, train: Rows, test: Rows) -> Rows:
         """Return the test rows with the columns in the train rows' order, once they fit together."""
         if (test.y is None) != (train.y is None):
@@ -270,8 +319,12 @@ class _Reading:
                 shapes = f"{train.x.shape[1:]} and {test.x.shape[1:]}"
                 raise DataError(f"{self.whose}: a train row and a test row have different shapes, {shapes}.")
             return test
-        lacking = [each for each in train.x.columns if each not in test.x.columns]
-        added = [each for each in test.x.columns if each not in train.x.columns]
+        self._check_alike(list(train.x.columns), list(test.x.columns))
+        return Rows(test.x[list(train.x.columns)], test.y)
+
+    def _check_alike(self, train: Sequence[str], test: Sequence[str]) -> None:
+        lacking = [each for each in train if each not in test]
+        added = [each for each in test if each not in train]
         if lacking or added:
             which = (
                 f'the test rows lack column "{lacking[0]}"'
@@ -279,7 +332,6 @@ class _Reading:
                 else f'only they have column "{added[0]}"'
             )
             raise DataError(f"{self.whose}: train and test rows must have the same columns, but {which}.")
-        return Rows(test.x[list(train.x.columns)], test.y)
 
     def _of_table(self, table: pd.DataFrame) -> Rows:
         return tables.rows_of(self.whose, table, self.label, columns=self.columns, text=self.text)

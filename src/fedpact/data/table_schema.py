@@ -8,12 +8,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fedpact.core.errors import ConfigError, DataError, suggest
 from fedpact.core.rows import ClientData, Rows
+from fedpact.data.chunked import ChunkedRows
 from fedpact.data.preprocess.columns import Value, as_frame, as_numbers, with_columns
 from fedpact.data.units import Rule, conversion, molar_mass, rule_of, same_unit
 from fedpact.data.wording import at_client, what_else
@@ -298,6 +300,8 @@ class TableSchema:
         return ClientData(data.id, self._converted(data.id, data.train, rules), test)
 
     def _converted(self, id: str, rows: Rows, rules: Mapping[str, Rule]) -> Rows:
+        if isinstance(rows, ChunkedRows):
+            return rows.then(partial(self._converted, id, rules=rules))
         changed, y = {}, rows.y
         with at_client(id):
             frame = as_frame(rows.x)

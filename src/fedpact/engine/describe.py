@@ -13,8 +13,10 @@ import numpy as np
 from fedpact.core.errors import ConfigError
 from fedpact.core.rows import ClientData, Rows
 from fedpact.data.agree import labels_of
+from fedpact.data.chunked import ChunkedRows
 from fedpact.data.compare import Agreed
 from fedpact.data.compare_schemas import CompareSchemas
+from fedpact.data.preprocess.by_chunk import ByChunk
 from fedpact.data.preprocess.categories import Counts
 from fedpact.data.preprocess.columns import Value, as_frame
 from fedpact.data.preprocess.dates import FittedDateParts
@@ -133,20 +135,24 @@ def _agreed(asking: Asking, schema: TableSchema | None, own: Mapping[str, TableS
             raise ConfigError(f'own has a schema for "{id}", and there is no such client.')
     comparing = CompareSchemas(schema, own, label)
     agreed: Agreed = asking.fitted(
-        comparing, "the names, kinds and units of each client's columns", collect=True
+        comparing, "the names, kinds and units of each client's columns"
     )
     return agreed
 
 
 def _view(schema: TableSchema, own: Mapping[str, TableSchema], data: ClientData) -> ClientData:
     """Return a client whose training rows are one table with all columns, in the schema's units, dates as days."""
-    import pandas as pd
-
     if data.id in own:
         data = schema.converted(data, own[data.id])
-    rows = data.train
+    rows, view = data.train, partial(_viewed, schema, data.id)
+    return ClientData(data.id, rows.then(view) if isinstance(rows, ChunkedRows) else view(rows))
+
+
+def _viewed(schema: TableSchema, id: str, rows: Rows) -> Rows:
+    import pandas as pd
+
     label = schema.label
-    with at_client(data.id):
+    with at_client(id):
         if not hasattr(rows.x, "columns") and np.ndim(rows.x) > 2:
             columns: dict[str, Any] = {name: np.zeros(len(rows), np.int8) for name in schema.of_kind("image")}
         else:
@@ -161,20 +167,20 @@ def _view(schema: TableSchema, own: Mapping[str, TableSchema], data: ClientData)
             labels = labels_of(rows)
             # Of labels at every position of an example there are counts alone.
             columns[label.name] = pd.Series(labels if labels.ndim == 1 else np.zeros(len(rows)))
-    return ClientData(data.id, Rows(pd.DataFrame(columns, index=range(len(rows)))))
+    return Rows(pd.DataFrame(columns, index=range(len(rows))))
 
 
 def _described(asking: Asking, agreed: Agreed, asked: _Asked) -> Description:
     schema = agreed.schema
     counting = Present(schema.names)
     counted = asking.state(
-        counting, "how many rows there are, and in how many of them each column has a value"
+        ByChunk(counting), "how many rows there are, and in how many of them each column has a value"
     )
     rows, present = counting.rows(counted), counting.fitted(counted)
     filled = [column for column in schema.columns if present[column.name]]
     numbers = [column for column in filled if _is_measured(column, agreed)]
     listed = [column for column in filled if _is_listed(column, agreed)]
-    moments = asking.fitted(Moments(_names(numbers)), f"mean and standard deviation of {_spelt(numbers)}")
+    moments = asking.fitted(ByChunk(Moments(_names(numbers))), f"mean and standard deviation of {_spelt(numbers)}")
     found = _order_statistics(asking, numbers, asked)
     histograms = _histograms(asking, numbers, found, asked)
     frequent = _frequent(asking, listed, asked.minimum)
@@ -206,7 +212,7 @@ def _order_statistics(
     if not asked.exact:
         return {}
     found: Mapping[str, Sequence[float]] = asking.fitted(
-        Quantiles(_names(columns), (0.0, 1.0, *asked.quantiles)),
+        ByChunk(Quantiles(_names(columns), (0.0, 1.0, *asked.quantiles))),
         f"least, largest and quantile values of {_spelt(columns)}, each the value of a row or between two",
     )
     return found
@@ -224,7 +230,7 @@ def _histograms(
             ends[column.name] = low, high
     edges = tuple(edges_between(low, high, asked.bins) for low, high in ends.values())
     histograms: Mapping[str, Histogram] = asking.fitted(
-        Histograms(tuple(ends), edges),
+        ByChunk(Histograms(tuple(ends), edges)),
         f"histograms of {_spelt([column for column in columns if column.name in ends])}",
     )
     return histograms
@@ -235,14 +241,14 @@ def _frequent(asking: Asking, columns: Sequence[ColumnSchema], minimum: int) -> 
     open = [column for column in columns if column.categories is None]
     lists = {column.name: column.categories or () for column in declared}
     counted = asking.fitted(
-        Counts(_names(declared), lists), f"how many rows have each category of {_spelt(declared)}"
+        ByChunk(Counts(_names(declared), lists)), f"how many rows have each category of {_spelt(declared)}"
     )
     frequent: dict[str, Frequent] = {}
     for name, rows in counted.items():
         most_first = sorted(rows.items(), key=lambda pair: -pair[1])
         frequent[name] = Frequent({value: n for value, n in most_first if n >= minimum}, minimum - 1)
     said = f"the categories of {_spelt(open)} that at least {minimum} rows have, and how many do"
-    return frequent | asking.fitted(FrequentCategories(_names(open), minimum), said)
+    return frequent | asking.fitted(ByChunk(FrequentCategories(_names(open), minimum)), said)
 
 
 def _measured(
@@ -299,7 +305,7 @@ def _label_balance(
         return {}
     labels = tuple(frequent[label.name].counts)
     counts = asking.fitted(
-        LabelBalance((label.name,), labels), "how many rows of each label each client has", collect=True
+        ByChunk(LabelBalance((label.name,), labels)), "how many rows of each label each client has"
     )
     return {id: dict(zip([*labels, None], each, strict=True)) for id, each in counts.items()}
 

@@ -86,7 +86,9 @@ def rebuild_model(spec: Spec, model: Any = None) -> Any:
     from fedpact.learn.torch import Torch
     from fedpact.learn.torch_losses import LOSSES
 
-    loss = spec["loss"] if spec["loss"] in LOSSES else None
+    loss = spec["loss"]
+    if isinstance(loss, str) and loss not in LOSSES:
+        loss = None
     # Float16 is for GPUs, and here is none that is known of.
     precision: Any = "full" if spec["precision"] == "fp16" else spec["precision"]
     return Torch(model, loss, precision=precision)

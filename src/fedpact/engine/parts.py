@@ -12,7 +12,7 @@ from fedpact.core.model import Kind
 from fedpact.core.registry import Registry
 from fedpact.data import STEPS
 from fedpact.data.preprocess.steps import Step
-from fedpact.engine.distilling import describe_algorithm, with_models
+from fedpact.engine.distilling import ManyModels, describe_algorithm, with_models
 from fedpact.engine.models import (
     default_algorithm,
     describe_model,
@@ -20,6 +20,7 @@ from fedpact.engine.models import (
 )
 from fedpact.engine.runner import Keep
 from fedpact.engine.stop import STOP_RULES, StopRule
+from fedpact.learn.class_weight import counts_classes
 from fedpact.learn.metrics import check_name
 
 
@@ -68,6 +69,12 @@ class Parts:
             "channel": [TRANSFORMS.describe(stage) for stage in self.stages],
             "stop": [STOP_RULES.describe(rule) for rule in self.rules],
         }
+
+    @property
+    def counts_classes(self) -> bool:
+        """Whether a model, the job's or a client's own, needs the number of training rows of each class."""
+        own = self.algorithm.models.values() if isinstance(self.algorithm, ManyModels) else ()
+        return any(map(counts_classes, (self.model, *own)))
 
     def check_metrics(self, kind: Kind, keep: Keep, evaluate_every: int, rounds: int) -> None:
         """Refuse to wait for a metric that no round will have.

@@ -7,10 +7,12 @@ themselves are in `fedpact.data.populations`.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fedpact.core.errors import ConfigError, DataError, suggest
 from fedpact.core.rows import ClientData, ClientStack, Rows
+from fedpact.data.chunked import ChunkedRows
 
 if TYPE_CHECKING:
     from fedpact.data.table_schema import TableSchema
@@ -163,6 +165,10 @@ class InMemory:
         """Return whether these are a client's rows now."""
         return self._clients.get(client.id) is client
 
+    def in_chunks(self) -> Sequence[str]:
+        """Return the names of the clients whose rows are read in chunks."""
+        return [id for id, client in self._clients.items() if isinstance(client.train, ChunkedRows)]
+
     def _in_order(self) -> tuple[list[str], list[str]]:
         # A list that was handed out is never changed: whoever holds it goes on with the clients of its round.
         if self._sorted is None:
@@ -227,6 +233,19 @@ class Prepared:
         """Return other clients, whose rows are prepared alike."""
         return Prepared(population, self._prepare, self._row_by_row, self._resized)
 
+    def in_chunks(self) -> Sequence[str]:
+        """Return the names of the clients whose raw rows are read in chunks."""
+        population = self._population
+        return population.in_chunks() if isinstance(population, InMemory | Prepared) else ()
+
+    def ahead(self) -> "Prepared":
+        """Prepare the rows that are read in chunks now, so that processes forked from this one share the files."""
+        for id in self.in_chunks():
+            # What is wrong with its rows is said when it is asked.
+            with suppress(DataError):
+                self.load(id)
+        return self
+
     def load(self, id: str) -> ClientData:
         """Return a client's prepared rows."""
         return self._of(self._population.load(id))
@@ -257,12 +276,14 @@ class Prepared:
 
     def _of(self, raw: ClientData) -> ClientData:
         population = self._population
-        if not isinstance(population, InMemory):
+        # What was read in chunks is in a file, which costs no memory to keep, and much time to write again.
+        if not isinstance(population, InMemory) and not isinstance(raw.train, ChunkedRows):
             return self._prepare(raw)
-        if population.version != self._seen:
+        if self.version != self._seen:
             # Rows whose client has left, or came back with others, are let go.
-            self._seen, known = population.version, self._prepared
-            self._prepared = {id: both for id, both in known.items() if population.holds(both[0])}
+            self._seen, known = self.version, self._prepared
+            holds = population.holds if isinstance(population, InMemory) else lambda client: False
+            self._prepared = {id: both for id, both in known.items() if holds(both[0])}
         kept = self._prepared.get(raw.id)
         if kept is None or kept[0] is not raw:
             kept = self._prepared[raw.id] = raw, self._prepare(raw)

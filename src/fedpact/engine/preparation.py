@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.channel.channel import Channel
+from fedpact.channel.mask import Mask
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.agree import AgreeOnRows, Labels, classes_of, labels_of
+from fedpact.data.chunked import ChunkedRows
+from fedpact.data.preprocess.by_chunk import ByChunk, check_steps
 from fedpact.data.preprocess.class_counts import ClassCounts
 from fedpact.data.preprocess.fit import FitPipeline
 from fedpact.data.preprocess.image_fit import FitImages
@@ -22,9 +26,12 @@ from fedpact.data.preprocess.image_steps import are_image_steps, check_images
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.preprocess.resample import Resampler, resampling_apart
 from fedpact.data.preprocess.steps import CrossFittedStep, RowStep
+from fedpact.data.spool import ArrayFile
 from fedpact.data.wording import at_client
+from fedpact.engine.masked_sums import hide_sums
 from fedpact.engine.population import Population, stand_in
 from fedpact.engine.rounds import hold_to_end
+from fedpact.engine.trained_classes import TrainedClasses
 from fedpact.engine.work import Engine, Rules, Setting
 from fedpact.learn.class_weight import counts_classes
 
@@ -161,11 +168,22 @@ class Preparation:
         )
 
     def _rows(self, rows: Rows, dtype: str, narrower: bool, training_of: str | None = None) -> Rows:
+        if isinstance(rows, ChunkedRows):
+            return self._mapped(rows, dtype, training_of)
         labels = self.labels.encode(labels_of(rows))
         if self.pipeline is None:
             return Rows(self.examples(rows.x, dtype, narrower), labels)
         matrix, places = self.pipeline.selected_matrix(rows.x, dtype, training_of)
         return Rows(matrix, labels if len(places) == len(labels) else labels[places])
+
+    def _mapped(self, rows: ChunkedRows, dtype: str, training_of: str | None) -> Rows:
+        """Return prepared rows that are in a file, of which memory holds what is being read."""
+        check_steps(self.pipeline.steps if self.pipeline else ())
+        x, y = ArrayFile(), ArrayFile()
+        for chunk in rows.mapped(lambda chunk: self._rows(chunk, dtype, False, training_of)):
+            x.add(chunk.x)
+            y.add(np.asarray(chunk.y))
+        return Rows(x.mapped(), y.mapped())
 
     def _resampled(self, rows: Rows, dtype: str, client: str) -> Rows:
         if self.resampler is None or rows.y is None:
@@ -202,6 +220,8 @@ def prepare(
     rules: Rules,
     seed: Seed,
     failures: Mapping[str, str] | None = None,
+    weighed: bool | None = None,
+    mask: Mask | None = None,
 ) -> Preparation:
     """Agree on labels and columns, and fit each step on what the steps before it make of the training rows.
 
@@ -215,12 +235,15 @@ def prepare(
         rules: how many must answer.
         seed: the job's.
         failures: client → why it had no part in what came before.
+        weighed: whether clients have to count their training rows of each class; None for whether the model needs it.
+        mask: what hides each client's part of the sums; None for nothing.
 
     Raises:
         DataError: a client's rows cannot be used, or clients do not agree; each is named.
         ConfigError: a step does not fit the columns.
     """
     failures = dict(failures or {})
+    weighed = counts_classes(model) if weighed is None else weighed
     steps, resampling = resampling_apart(steps)
 
     one = stand_in(population)
@@ -230,16 +253,24 @@ def prepare(
         # One client that stands for all is a quorum.
         clients, how = (population, rules) if of_all or one is None else (one, replace(rules, quorum=1))
         setting = Setting(algorithm, None, clients, Channel((), algorithm), how, stream)
-        return hold_to_end(engine, setting, failures)
+        # What stands for all is nobody's, and has nothing to hide.
+        hidden = None if mask is None or clients is one else partial(hide_sums, mask)
+        return hold_to_end(engine, setting, failures, hidden)
 
     def completed(preparation: Preparation) -> Preparation:
         counts: tuple[int, ...] = ()
-        if counts_classes(model) or any(step.counts_classes for step in resampling):
+        counted = weighed and preparation.labels.kind != "regression"
+        if counted or any(step.counts_classes for step in resampling):
             pipeline = preparation.pipeline
             counting = ClassCounts(preparation.labels, None if pipeline is None else pipeline.to_json())
-            counts = counting.fitted(ask(counting, of_all=True))
+            counts = counting.fitted(ask(ByChunk(counting), of_all=True))
         stream = seed.child("resampling").key.hex()
         resampler = Resampler(resampling, stream, counts) if resampling else None
+        if counted and resampler is not None:
+            # A class weighs by the rows that are trained on.
+            prepared = replace(preparation, resampler=resampler)
+            trained = TrainedClasses(preparation.labels, prepare=partial(prepared.client, dtype="float64"))
+            counts = trained.fitted(ask(trained, of_all=True))
         notes = agreement.lacking() if resampling or getattr(model, "class_weight", None) else {}
         return replace(preparation, class_counts=counts, resampler=resampler, notes=notes)
 
@@ -261,6 +292,4 @@ def prepare(
         )
     fitting = FitPipeline(tuple(steps), agreement.labels)
     pipeline = fitting.fitted(ask(fitting, of_all=bool(steps)))
-    return completed(
-        Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures)
-    )
+    return completed(Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures))

@@ -272,6 +272,7 @@ def statement_of(
     evaluated: bool,
     algorithm: Any = None,
     resampled: bool = False,
+    counted: bool = False,
 ) -> Statement:
     """Return the privacy statement of a run.
 
@@ -284,6 +285,7 @@ def statement_of(
         evaluated: whether clients judged models on rows held aside.
         algorithm: the algorithm, which may protect single records.
         resampled: whether clients' training rows were resampled by class.
+        counted: whether clients counted their training rows of each class.
     """
     noise, mask, releases = channel.noise, channel.mask, spent.events()
     protections: list[Protection] = []
@@ -301,7 +303,7 @@ def statement_of(
         colluding = min(colluding, noise.colluding)
     in_clear = ["who took part in which round", "when, and for how long"]
     if (mask is None or mask.weighs) and channel.weighs_rows:
-        in_clear.append("how many rows each client trains on" if resampled else "how many rows each client has")
+        in_clear.append(f"how many rows each client {'trains on' if resampled else 'has'}")
         if resampled:
             in_clear.append("what their number after resampling tells of the balance of a client's labels")
     if resampled:
@@ -309,9 +311,15 @@ def statement_of(
     if mask is None and noise is None and not protects_records(algorithm):
         in_clear.append("each client's training loss")
     if job.table_schema:
-        in_clear.append("the names, kinds and units of each client's columns")
+        in_clear.append("the units of each client's columns")
+    named = "columns, categories and classes" if job.preprocess else "columns and classes"
+    in_clear.append(f"the names of each client's {named}")
     if job.preprocess:
-        in_clear.append("the sums that preparation was fitted from")
+        sums = "the sums" if mask is None else "the sums over all clients"
+        in_clear.append(f"{sums} that preparation was fitted from")
+    if counted:
+        whose = "each client has" if mask is None else "there are"
+        in_clear.append(f"how many training rows {whose} of each class")
     if evaluated and mask is not None:
         in_clear.append("the metrics over all rows that clients hold aside")
     elif evaluated:

@@ -24,7 +24,8 @@ def load_clients(job: Job) -> Federation | Population:
 
     - {name = "heart", ...}: a registered data set and its options;
     - {clients = {lyon = "lyon.csv", ...}, label = "outcome", ...}: a file for each client, or the specification of a
-      source such as a query; and with schemas = {lyon = "lyon.toml"} what a client knows of its own table;
+      source such as a query; with schemas = {lyon = "lyon.toml"} what a client knows of its own table; and with
+      chunk_rows = 100000 read so many rows at a time;
     - {table = "all.csv", by = "hospital", label = "outcome", ...}: one file, a client for each value of a column;
     - {table = "all.csv", partition = {name = "Dirichlet", clients = 10, alpha = 0.5}, label = "outcome", ...}: one
       file, spread over simulated clients by a partition of `fp.partitions`;
@@ -44,10 +45,13 @@ def load_clients(job: Job) -> Federation | Population:
     if kind := _kind_of(options):
         return _population(kind, options)
     if "clients" in options:
-        _check(options, ("clients", "label"), (*_OPTIONS, "schemas"))
-        sources = options.pop("clients")
+        sources = options["clients"]
         if not isinstance(sources, Mapping):
             raise ConfigError(f"[data]: clients is {sources!r}; give a file for each client, by its name.")
+        # Images come with their labels.
+        in_files = any(isinstance(source, str) for source in sources.values())
+        _check(options, ("clients", *(("label",) if in_files else ())), (*_OPTIONS, "schemas", "chunk_rows"))
+        del options["clients"]
         return clients(sources, **options)
     if "table" in options and "partition" in options:
         _check(options, ("table", "partition", "label"), _OPTIONS)

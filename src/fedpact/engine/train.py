@@ -298,7 +298,12 @@ def _hold(
     else:
         engine_here, rules = InProcess(job.timeout_s), Rules(quorum=job.quorum, fatal=(DataError,))
         failures = compare_tables(job, schemas, raw, engine_here, rules, seed)
-        preparation = prepare(parts.model, parts.steps, declared, engine_here, rules, seed, failures)
+        preparation = prepare(
+            *(parts.model, parts.steps, declared, engine_here, rules, seed),
+            failures=failures,
+            weighed=parts.counts_classes,
+            mask=channel.mask,
+        )
     parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every, job.rounds)
     model = start = parts.model.build(preparation.schema)
     channel = channel.for_model(model.layout)
@@ -320,7 +325,7 @@ def _hold(
         partial(preparation.client, dtype=model.input_dtype, narrower=narrower),
         row_by_row=preparation.row_by_row,
         resized=preparation.resampler is not None,
-    )
+    ).ahead()
     population = Prefetched(prepared) if reads_files(raw) else prepared
     rules = Rules(job.cohort, job.sampling, job.quorum, job.update_range)
     setting = Setting(
@@ -349,6 +354,7 @@ def _hold(
         evaluated=evaluation is not None,
         algorithm=parts.algorithm,
         resampled=preparation.resampler is not None,
+        counted=bool(preparation.class_counts),
     )
     result = Result.of(job, fitted, progress, evaluation, population, stopped, engine.describe(), statement)
     if place and checkpoints:

@@ -3,6 +3,13 @@
 from fedpact.core.registry import Registry
 
 LOSSES = Registry("loss", {"Focal": "fedpact.learn.focal:Focal"})
+AUGMENTATIONS = Registry(
+    "augmentation",
+    {
+        name: f"fedpact.learn.torch_augment:{name}"
+        for name in ("RandomFlip", "RandomCrop", "RandomRotation", "ColorJitter", "RandomErasing")
+    },
+)
 MODELS = Registry(
     "model",
     {

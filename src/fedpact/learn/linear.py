@@ -4,8 +4,8 @@ All three minimise (1/n) Σ loss + (l2/2)·‖coef‖², with no penalty on the 
 sum the loss instead of averaging it: C = 1/(n·l2) for its LogisticRegression, alpha = n·l2 for its Ridge.
 
 With weights of classes it is (1/n) Σ weight·loss, divided by the number of rows and not by the sum of their weights:
-the mean over clients by their rows is then the mean over all rows, however these are spread. With "balanced" weights the
-two are the same number for all rows together.
+the mean over clients by their rows is then the mean over all rows, however these are spread. With "balanced" weights
+both are the same number for all rows together.
 """
 
 import threading

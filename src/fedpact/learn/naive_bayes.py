@@ -1,12 +1,14 @@
 """Naive Bayes from sums: exact, in one round.
 
-The same estimates as scikit-learn's GaussianNB and MultinomialNB on the pooled rows.
+The same estimates as scikit-learn's GaussianNB and MultinomialNB on the pooled rows; with weights of classes, as with
+its `sample_weight`. Rows are counted by class in any case, so "balanced" weights need no round of their own.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,13 @@ from numpy.typing import NDArray
 from fedpact.core import sums
 from fedpact.core.errors import DataError, ModelError
 from fedpact.core.model import Schema
+from fedpact.core.registry import LATER
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.settings import check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
 from fedpact.core.wide import Wide
+from fedpact.learn.class_weight import ClassWeight, balanced, check_class_weight, weights_of_classes
 from fedpact.learn.flat import check_flat
 
 _LARGEST = float(np.finfo(np.float64).max)
@@ -31,20 +35,24 @@ class GaussianNB:
 
     Args:
         var_smoothing: this share of the largest feature variance is added to all variances.
+        class_weight: what a row of each class counts in the priors: "balanced" for n / (classes · n_c), by which they
+            are all the same; label → weight > 0, 1 where a label is not named; or None.
 
     Raises:
-        ConfigError: the smoothing is no number, or negative.
+        ConfigError: the smoothing is no number, or negative, or the class weights are neither of these.
     """
 
     var_smoothing: float = 1e-9
+    class_weight: ClassWeight = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_numbers(self, "var_smoothing")
+        check_class_weight(self, positive=True)
 
     def build(self, schema: Schema) -> "GaussianNBModel":
         """Return the model for rows of this schema."""
         _check(schema, "GaussianNB")
-        return GaussianNBModel(schema, self.var_smoothing)
+        return GaussianNBModel(schema, self.var_smoothing, _weighing(self.class_weight, schema))
 
 
 @dataclass(frozen=True)
@@ -53,20 +61,24 @@ class MultinomialNB:
 
     Args:
         alpha: additive (Laplace) smoothing, > 0.
+        class_weight: what a row of each class counts, in the priors and in the counts that are smoothed: "balanced" for
+            n / (classes · n_c); label → weight > 0, 1 where a label is not named; or None.
 
     Raises:
-        ConfigError: alpha is no positive number.
+        ConfigError: alpha is no positive number, or the class weights are neither of these.
     """
 
     alpha: float = 1.0
+    class_weight: ClassWeight = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_numbers(self, "alpha", positive=True)
+        check_class_weight(self, positive=True)
 
     def build(self, schema: Schema) -> "MultinomialNBModel":
         """Return the model for rows of this schema."""
         _check(schema, "MultinomialNB")
-        return MultinomialNBModel(schema, self.alpha)
+        return MultinomialNBModel(schema, self.alpha, _weighing(self.class_weight, schema))
 
 
 def _check(schema: Schema, name: str) -> None:
@@ -75,12 +87,28 @@ def _check(schema: Schema, name: str) -> None:
     check_flat(schema, name)
 
 
+# What a row of each class counts [classes], given how many rows each has.
+_Weighing = Callable[[Sequence[int]], NDArray[np.float64]]
+
+
+def _weighing(class_weight: ClassWeight, schema: Schema) -> _Weighing | None:
+    if class_weight == "balanced":
+        return partial(balanced, classes=schema.classes)
+    weights = weights_of_classes(class_weight, schema, "naive Bayes")
+    return None if weights is None else partial(_regardless, weights)
+
+
+def _regardless(weights: NDArray[np.float64], counts: Sequence[int]) -> NDArray[np.float64]:
+    return weights
+
+
 class _NaiveBayes(ABC):
     input_dtype = "float64"
 
-    def __init__(self, schema: Schema, entries: list[Entry]) -> None:
+    def __init__(self, schema: Schema, entries: list[Entry], weighing: _Weighing | None) -> None:
         self.schema = schema
         self.layout = Layout(entries)
+        self._weighing = weighing
 
     def initial(self, seed: Seed) -> Vector:
         """Return zeros: the model is solved, not stepped."""
@@ -98,6 +126,14 @@ class _NaiveBayes(ABC):
     def _joint(self, weights: Vector, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return log P(class, x) but for a constant [n, classes]."""
 
+    def _weights(self, count: list[int]) -> NDArray[np.float64]:
+        return np.ones(len(count)) if self._weighing is None else self._weighing(count)
+
+    def _prior(self, count: list[int]) -> NDArray[np.float64]:
+        """Return P(class) [classes]."""
+        weighed = np.array(count) * self._weights(count)
+        return np.asarray(weighed / weighed.sum())
+
     def _by_class(self, rows: Rows) -> list[NDArray[np.float64]]:
         if rows.y is None:
             raise DataError("naive Bayes cannot be trained on rows without labels.")
@@ -111,7 +147,7 @@ class _NaiveBayes(ABC):
 class GaussianNBModel(_NaiveBayes):
     """Class priors [classes], means and variances [classes, d]."""
 
-    def __init__(self, schema: Schema, var_smoothing: float) -> None:
+    def __init__(self, schema: Schema, var_smoothing: float, weighing: _Weighing | None = None) -> None:
         shape = (len(schema.classes), *schema.shape)
         super().__init__(
             schema,
@@ -120,6 +156,7 @@ class GaussianNBModel(_NaiveBayes):
                 Entry("mean", shape, "float64"),
                 Entry("variance", shape, "float64"),
             ],
+            weighing,
         )
         self._var_smoothing = var_smoothing
 
@@ -162,7 +199,7 @@ class GaussianNBModel(_NaiveBayes):
             )
         smoothing = self._var_smoothing * float(max(pooled))
         weights = Vector.zeros(self.layout)
-        weights["prior"] = np.array(count) / total
+        weights["prior"] = self._prior(count)
         weights["mean"] = np.array(mean, dtype=np.float64)
         weights["variance"] = np.array(variance, dtype=np.float64) + smoothing
         return weights
@@ -179,10 +216,12 @@ class GaussianNBModel(_NaiveBayes):
 class MultinomialNBModel(_NaiveBayes):
     """Class log priors [classes] and log probabilities of the features [classes, d]."""
 
-    def __init__(self, schema: Schema, alpha: float) -> None:
+    def __init__(self, schema: Schema, alpha: float, weighing: _Weighing | None = None) -> None:
         shape = (len(schema.classes), *schema.shape)
         super().__init__(
-            schema, [Entry("log_prior", shape[:1], "float64"), Entry("log_probability", shape, "float64")]
+            schema,
+            [Entry("log_prior", shape[:1], "float64"), Entry("log_probability", shape, "float64")],
+            weighing,
         )
         self._alpha = alpha
 
@@ -208,9 +247,9 @@ class MultinomialNBModel(_NaiveBayes):
         """
         count = [int(n) for n in totals["count"]]
         _check_counts(count, self.schema)
-        smoothed = totals["sum"].numbers() + self._alpha
+        smoothed = totals["sum"].numbers() * self._weights(count)[:, None] + self._alpha
         weights = Vector.zeros(self.layout)
-        weights["log_prior"] = np.log(np.array(count) / sum(count))
+        weights["log_prior"] = np.log(self._prior(count))
         weights["log_probability"] = np.log(smoothed / smoothed.sum(axis=1, keepdims=True))
         return weights
 

@@ -16,6 +16,7 @@ from fedpact.core.model import Kind, Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Entry, Layout, Vector
+from fedpact.learn.class_weight import ClassWeight, by_index, check_class_weight, weights_of_classes
 from fedpact.learn.flat import check_flat
 from fedpact.learn.linear import Linear, Logistic
 from fedpact.learn.links import LINKS, Floats
@@ -49,14 +50,19 @@ class Sklearn:
         estimator: an SGDClassifier, SGDRegressor, Perceptron, PassiveAggressiveClassifier or
             PassiveAggressiveRegressor, or the name of one.
         options: the parameters of an estimator given by name.
+        class_weight: what a row of each class counts, as the `sample_weight` of `partial_fit`: "balanced" for
+            n / (classes · n_c), from the training rows of all clients; label → weight, 1 where a label is not named; or
+            None.
 
     Raises:
-        ConfigError: there is no estimator or parameter of this name, or there are options without a name.
+        ConfigError: there is no estimator or parameter of this name, there are options without a name, or class weights
+            for an estimator that takes no `sample_weight` or has some of its own.
         ModelError: it is an estimator of another kind.
     """
 
     estimator: BaseEstimator | str
     options: Mapping[str, Any] = field(default_factory=dict)
+    class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
         if isinstance(self.estimator, str):
@@ -65,21 +71,31 @@ class Sklearn:
             raise _unsupported(self.estimator)
         elif self.options:
             raise ConfigError("Sklearn: options are for an estimator given by name; this one has its own.")
+        check_class_weight(self)
+        if self.class_weight is not None:
+            self._check_weighable()
 
     @property
     def kind(self) -> Kind | None:
         """The kind of label that a regressor is made for; None for a classifier, which takes two classes or more."""
-        name = self.estimator if isinstance(self.estimator, str) else type(self.estimator).__name__
-        return "regression" if name in _REGRESSORS else None
+        return "regression" if self._name in _REGRESSORS else None
+
+    @property
+    def counts_classes(self) -> bool:
+        """Whether the model cannot be built before all clients' training rows of each class are counted."""
+        return self.class_weight == "balanced"
 
     def build(self, schema: Schema) -> "SklearnModel":
         """Return the model for rows of this schema.
 
         Raises:
             ModelError: the labels are of another kind or not one for each row, the examples are not flat, or a
-                parameter of the estimator is wrong or does not go with `partial_fit`.
+                parameter of the estimator is wrong or does not go with `partial_fit`, or a class weight is for no
+                class.
+            ConfigError: class weights are to be balanced, and the schema has no counts.
+            DataError: then, a class has no training row.
         """
-        return SklearnModel(self.create(), schema)
+        return SklearnModel(self.create(), schema, weights_of_classes(self.class_weight, schema, "Sklearn"))
 
     def create(self) -> Any:
         """Return an unfitted estimator with the parameters given."""
@@ -92,12 +108,32 @@ class Sklearn:
         parameters = self.create().get_params()
         # The job's seed takes its place, and it may be an object.
         del parameters["random_state"]
-        name = self.estimator if isinstance(self.estimator, str) else type(self.estimator).__name__
-        return {
+        described = {
             "name": "Sklearn",
-            "estimator": name,
+            "estimator": self._name,
             "options": {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()},
         }
+        return described if self.class_weight is None else {**described, "class_weight": self.class_weight}
+
+    @property
+    def _name(self) -> str:
+        return self.estimator if isinstance(self.estimator, str) else type(self.estimator).__name__
+
+    def _check_weighable(self) -> None:
+        estimator = self.create()
+        if self._name in _REGRESSORS:
+            raise ConfigError(
+                f"Sklearn: class_weight is for labels that are classes; {self._name} predicts numbers. Leave it out."
+            )
+        if "sample_weight" not in inspect.signature(estimator.partial_fit).parameters:
+            raise ConfigError(
+                f"Sklearn: class_weight needs a partial_fit that takes sample_weight, and that of {self._name} does "
+                "not; use SGDClassifier or Perceptron."
+            )
+        if estimator.class_weight is not None:
+            raise ConfigError(
+                f"Sklearn: {self._name} has a class_weight of its own, and the two would be multiplied; give one."
+            )
 
     def _check_options(self, name: str) -> None:
         estimator = getattr(linear_model, name, None) if name in _SUPPORTED else None
@@ -120,7 +156,7 @@ class SklearnModel:
 
     input_dtype = "float64"
 
-    def __init__(self, estimator: Any, schema: Schema) -> None:
+    def __init__(self, estimator: Any, schema: Schema, weights: Floats | None = None) -> None:
         name = type(estimator).__name__
         if (schema.kind == "regression") != (name in _REGRESSORS):
             has, needs = (
@@ -133,7 +169,13 @@ class SklearnModel:
                 f"{name}(average={estimator.average}) averages the steps of one long fit, which there is not "
                 "here; use average=False: the server averages the clients."
             )
+        if getattr(estimator, "class_weight", None) == "balanced":
+            raise ModelError(
+                f'{name}(class_weight="balanced") would balance the rows of one client; write '
+                f'fp.models.Sklearn({name}(...), class_weight="balanced"), which balances those of all.'
+            )
         self.schema = schema
+        self._weights = weights
         outputs = len(schema.classes) if schema.kind == "multiclass" else 1
         shape = schema.shape if schema.kind == "regression" else (outputs, *schema.shape)
         self.layout = Layout([Entry("coef_", shape, "float64"), Entry("intercept_", (outputs,), "float64")])
@@ -141,7 +183,7 @@ class SklearnModel:
         # It learns from the indexes of classes.
         self._indexed = copy.deepcopy(estimator)
         if isinstance(getattr(estimator, "class_weight", None), Mapping):
-            self._indexed.set_params(class_weight=_by_index(estimator.class_weight, schema.classes))
+            self._indexed.set_params(class_weight=by_index(estimator.class_weight, schema.classes))
         self._try_out()
 
     def initial(self, seed: Seed) -> Vector:
@@ -151,8 +193,8 @@ class SklearnModel:
     def fit(self, weights: Vector, rows: Rows, epochs: int, seed: Seed) -> tuple[Vector, float]:
         """Return the weights after so many calls of `partial_fit`, and the mean loss of the rows under them.
 
-        The loss is the estimator's, without penalty or class weights, summed over the one-versus-rest problems
-        where there are three or more classes.
+        The loss is the estimator's, without penalty or class weights of its own, summed over the one-versus-rest
+        problems where there are three or more classes, and each row's times the weight of its class.
 
         Args:
             weights: the weights to start from.
@@ -170,9 +212,10 @@ class SklearnModel:
         shuffle = np.random.RandomState(seed.child("shuffle").integer() % 2**32)
         estimator.set_params(random_state=shuffle)
         x, y = np.asarray(rows.x, np.float64), rows.y
+        weighed = {} if self._weights is None else {"sample_weight": self._weights[y]}
         try:
             for _ in range(epochs):
-                estimator.partial_fit(x, y)
+                estimator.partial_fit(x, y, **weighed)
         except ValueError as error:
             raise DataError(f"scikit-learn refuses the rows: {error}") from error
         fitted = Vector.from_arrays(
@@ -231,6 +274,8 @@ class SklearnModel:
             one = y[:, None] == np.arange(len(self.schema.classes)) if kind == "multiclass" else y == 1
             targets = np.where(one, 1.0, -1.0)
         losses = _LOSSES[self._given.loss](scores, targets, getattr(self._given, "epsilon", 0.0))
+        if self._weights is not None:
+            losses *= self._weights[y][:, None] if losses.ndim > 1 else self._weights[y]
         return float(losses.sum()) / len(y)
 
     def _try_out(self) -> None:
@@ -252,7 +297,7 @@ def from_estimator(estimator: Any) -> Sklearn | GaussianNB | MultinomialNB | Lin
 
     An estimator with `partial_fit` for linear models becomes `Sklearn`. Those that Fedpact fits exactly by its
     own means become its models: GaussianNB, MultinomialNB, LinearRegression, and LogisticRegression for two
-    classes without penalty.
+    classes without penalty, with its class weights.
 
     Raises:
         ModelError: the estimator, or one of its parameters, has no counterpart.
@@ -282,14 +327,14 @@ def _linear_regression(estimator: Any, parameters: dict[str, Any]) -> Linear:
 
 
 def _logistic_regression(estimator: Any, parameters: dict[str, Any]) -> Logistic:
-    _refuse_others(estimator, fit_intercept=True, class_weight=None)
+    _refuse_others(estimator, fit_intercept=True)
     if parameters.get("penalty", "l2") is not None and not np.isinf(parameters["C"]):
         raise ModelError(
             f"LogisticRegression(C={parameters['C']:g}) weighs its penalty against the summed loss: its l2 is "
             "1/(C·n), with n the number of all clients' training rows. Use Logistic(l2=...) for two classes or "
             "Softmax(l2=...) for more; or C=numpy.inf for no penalty."
         )
-    return Logistic()
+    return Logistic(class_weight=parameters["class_weight"])
 
 
 _CONVERSIONS: Mapping[Any, Callable[[Any, dict[str, Any]], Any]] = {
@@ -318,15 +363,6 @@ def _unsupported(estimator: Any) -> ModelError:
         advice = "; give its last step as the model, and its transformers as preprocess."
     known = ", ".join((*_SUPPORTED, *(cls.__name__ for cls in _CONVERSIONS)))
     return ModelError(f"{name} cannot be trained over clients. Supported of scikit-learn: {known}{advice}")
-
-
-def _by_index(class_weight: Mapping[Any, float], classes: tuple[Any, ...]) -> dict[int, float]:
-    # In a job's file the labels are the keys of a table, and so are text.
-    indexes = {str(label): index for index, label in enumerate(classes)}
-    for label in class_weight:
-        if str(label) not in indexes:
-            raise ModelError(f'class_weight has "{label}", which is no class.{suggest(str(label), indexes)}')
-    return {indexes[str(label)]: weight for label, weight in class_weight.items()}
 
 
 def _modified_huber(scores: Floats, y: Floats, epsilon: float) -> Floats:

@@ -18,9 +18,11 @@ from fedpact.core.errors import ConfigError, DataError, ModelError, suggest
 from fedpact.core.model import Kind, Schema
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
+from fedpact.learn import AUGMENTATIONS
 from fedpact.learn import LOSSES as LOSS_PARTS
 from fedpact.learn.class_weight import ClassWeight, check_class_weight, weights_of_classes
 from fedpact.learn.focal import Focal
+from fedpact.learn.torch_augmenting import as_augmentations, check_augment
 from fedpact.learn.torch_factory import fingerprint, made_by
 from fedpact.learn.torch_fast import accelerated
 from fedpact.learn.torch_losses import (
@@ -84,6 +86,8 @@ class Torch:
             clients; label → weight, 1 where a label is not named; or None. The loss is (1/n) Σ weight·loss: divided by
             the number of rows, and not by the sum of their weights as torch's CrossEntropyLoss does, so that the mean
             over clients by their rows is the mean over all rows, however these are spread.
+        augment: what changes images each time that training takes them, in order, such as `RandomFlip()` and
+            `RandomCrop(4)`; each image by draws from the client's stream. Tests and predictions are left as they are.
 
     Raises:
         ConfigError: a setting is not among those above, there are options without a factory, or class weights for a
@@ -98,6 +102,7 @@ class Torch:
     init: Init = "as_given"
     options: Mapping[str, Any] = field(default_factory=dict)
     class_weight: ClassWeight = None
+    augment: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.module, str):
@@ -114,6 +119,7 @@ class Torch:
             )
         check_class_weight(self)
         check_named(self)
+        object.__setattr__(self, "augment", as_augmentations(self.augment))
         settings: list[tuple[str, Any, tuple[str, ...]]] = [
             ("precision", self.precision, get_args(Precision)),
             ("init", self.init, get_args(Init)),
@@ -185,6 +191,8 @@ class Torch:
         }
         if self.class_weight is not None:
             settings["class_weight"] = self.class_weight
+        if self.augment:
+            settings["augment"] = [AUGMENTATIONS.describe(step) for step in self.augment]
         if isinstance(self.module, str):
             return {**settings, "module": self.module, "options": dict(self.options)}
         return {**settings, **fingerprint(self.module, self.init == "as_given")}
@@ -219,6 +227,7 @@ class TorchModel(Teachable):
             keep_freed_memory()
         self.traits = try_out(self.replica(), schema.shape, schema.positions, self.device, spec.precision)
         self.input_dtype = self.traits.input_dtype
+        check_augment(spec.augment, schema, self.traits)
         weights = weights_of_classes(spec.class_weight, schema, "Torch")
         by_class = None if weights is None else torch.from_numpy(weights).to(self.traits.output_dtype)
         self.loss, self.link = loss_and_link(spec.loss, schema, self.traits.outputs, by_class)

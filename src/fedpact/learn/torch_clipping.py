@@ -195,8 +195,8 @@ def _check_loss(model: "TorchModel") -> None:
     each = torch.stack([model.loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(4)])
     if not torch.allclose(whole, each.mean(), rtol=1e-3, atol=1e-6, equal_nan=True):
         raise ModelError(
-            "the loss of a batch is not the mean of its rows' losses, as it is not where classes have weights: then no "
-            "record has a gradient of its own to be clipped. Give a loss without."
+            "the loss of a batch is not the mean of its rows' losses, as it is not where torch weighs classes: then no "
+            "record has a gradient of its own to be clipped. Weigh classes by Torch(..., class_weight=...) instead."
         )
 
 

@@ -83,16 +83,19 @@ class ScaledSession(TorchSession):
         buffers = [(owner, key, owner._buffers[key]) for owner, key in self._places]
         copies = [None if buffer is None else buffer.clone() for *_, buffer in buffers]
         masks = self._masks and self._masks.position()
-        return buffers, copies, masks, self._random and self._random.mark()
+        augmenting = self._augmenting and self._augmenting.position()
+        return buffers, copies, masks, self._random and self._random.mark(), augmenting
 
     def _go_back(self, mark: Any) -> None:
-        buffers, copies, masks, random = mark
+        buffers, copies, masks, random, augmenting = mark
         for (owner, key, buffer), copy in zip(buffers, copies, strict=True):
             owner._buffers[key] = buffer if buffer is None else buffer.copy_(copy)
         if self._masks is not None:
             self._masks.go_to(masks)
         if self._random is not None:
             self._random.go_to(random)
+        if self._augmenting is not None:
+            self._augmenting.go_to(augmenting)
 
 
 class _InHalf(Differentiated):

@@ -17,6 +17,7 @@ from fedpact.core.model import Batch
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Layout, Vector
+from fedpact.learn.torch_augmenting import augmenting_of
 from fedpact.learn.torch_chain import chain_of
 from fedpact.learn.torch_clipped import Clipping, Step, Sums
 from fedpact.learn.torch_clipping import clipping_of
@@ -75,6 +76,7 @@ class TorchSession:
             Generators(device, Seed.of(0), traits.draws_on_cpu) if traits.draws_in_training else None
         )
         self._masks = masks_of(self.module)
+        self._augmenting = augmenting_of(model)
         self._one = torch.ones((), device=device)
         self._clipping: Clipping | None = None
         self._inputs = self._targets = torch.empty(0)
@@ -129,6 +131,8 @@ class TorchSession:
             self._random.seed(seed)
         if self._masks is not None:
             self._masks.seed(seed.child("dropout"))
+        if self._augmenting is not None:
+            self._augmenting.seed(seed.child("augment"))
 
     def arrange(self, order: NDArray[np.int64]) -> None:
         """Put the rows into this order, of which steps then take slices; the next `bind` ends it."""
@@ -167,6 +171,10 @@ class TorchSession:
         return loss if loss.is_cuda else loss.item()
 
     def _batch(self, index: Batch) -> tuple[Tensor, Tensor]:
+        x, y = self._taken(index)
+        return (x if self._augmenting is None else self._augmenting(x)), y
+
+    def _taken(self, index: Batch) -> tuple[Tensor, Tensor]:
         if isinstance(index, slice):
             return self._slice(index.start, index.stop)
         if index is None:

@@ -33,6 +33,8 @@ def settled(model: "TorchModel") -> tuple[Callable[["TorchModel"], Way], bool] |
     """
     if model.spec.precision == "fp16":
         return "in float16 each client's loss has a scale of its own"
+    if model.spec.augment:
+        return "images are augmented client by client"
     for segment in model.layout.segments:
         name = segment.entries[0].name
         if segment.role == "buffer":

@@ -4,6 +4,7 @@ Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, 
 """
 
 import copy
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ class Teachable:
         if key not in twins:
             twin = copy.copy(self)
             twin.loss = partial(divergence, temperature)
+            # What the labels are of is the rows as they are.
+            twin.spec = replace(twin.spec, augment=())
             twin._sessions = {}
             twins[key] = twin
         return twins[key]

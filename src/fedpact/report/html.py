@@ -50,6 +50,7 @@ def run_sections(result: Result, labels: "pd.DataFrame | None" = None) -> list[s
         _clients(result, labels),
         _held_out(result),
         _failures(result),
+        _notes(result),
         page.section("Privacy", *map(page.paragraph, result.privacy.sentences())),
         _settings(result),
     ]
@@ -238,6 +239,20 @@ def _failures(result: Result) -> str:
     note = page.paragraph(text, "quiet") if text else ""
     return page.section(
         "Failures", note, page.table(["round", "client", "reason"], rows, text_columns=(1, 2))
+    )
+
+
+def _notes(result: Result) -> str:
+    rows = list(result.notes.items())
+    if not rows:
+        return ""
+    more = len(rows) - _MOST_FAILURES
+    text = f"And of {many(more, 'more client')}; result.json has all of them." if more > 0 else ""
+    note = page.paragraph(text, "quiet") if text else ""
+    return page.section(
+        "Notes on clients' rows",
+        page.table(["client", "its rows"], rows[:_MOST_FAILURES], text_columns=(0, 1)),
+        note,
     )
 
 

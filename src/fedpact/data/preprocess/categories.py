@@ -12,8 +12,15 @@ from fedpact.core.errors import DataError
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
-from fedpact.data.preprocess.columns import Value, as_categories, as_frame, in_order
-from fedpact.data.preprocess.estimate import Columnwise, Estimating, ask, check_counts, reply
+from fedpact.data.preprocess.columns import Value, as_categories, in_order
+from fedpact.data.preprocess.estimate import (
+    Columnwise,
+    Estimating,
+    ask,
+    check_counts,
+    column_by_column,
+    reply,
+)
 from fedpact.data.wording import at_client
 
 # A column with more values than this holds names or measurements, not categories.
@@ -149,9 +156,7 @@ class Modes(Counts):
 
 
 def _categorical(data: ClientData, names: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], list[Value]]]:
-    with at_client(data.id):
-        frame = as_frame(data.train.x)
-    for name in names:
+    for name, frame in column_by_column(data, names):
         with at_client(data.id):
             coded = as_categories(frame, name)
         yield coded

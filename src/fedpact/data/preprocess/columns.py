@@ -145,11 +145,11 @@ def as_frame(x: Any, names: Sequence[str] | None = None) -> pd.DataFrame:
                 "preprocess out and let the model scale its input."
             )
         return pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])], copy=False)
-    names = x.columns.map(str)
-    twice = names[names.duplicated()]
+    own = x.columns.map(str)
+    twice = own[own.duplicated()]
     if len(twice):
         raise DataError(f'two columns are called "{twice[0]}": rename one of them.')
-    return x.set_axis(names, axis="columns")
+    return x.set_axis(own, axis="columns")
 
 
 def column(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
@@ -201,6 +201,7 @@ def as_categories(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.int64], li
 
     series = column(frame, name)
     codes: NDArray[np.integer[Any]]
+    found: Sequence[Any] | pd.Index[Any]
     if isinstance(series.dtype, pd.CategoricalDtype):
         codes, found = _occurring(series.cat.codes.to_numpy(), series.cat.categories)
     else:
@@ -228,7 +229,7 @@ def _occurring(
     codes: NDArray[np.integer[Any]], categories: pd.Index[Any]
 ) -> tuple[NDArray[np.integer[Any]], list[Any]]:
     """Return the codes among those categories that some row is of, and these."""
-    rows = np.bincount(codes[codes >= 0], minlength=len(categories))
+    rows = np.bincount(codes.astype(np.int64) + 1, minlength=len(categories) + 1)[1:]
     if rows.all():
         return codes, list(categories)
     kept = np.flatnonzero(rows)
@@ -237,7 +238,7 @@ def _occurring(
     return place[codes], [categories[i] for i in kept.tolist()]
 
 
-def coded(codes: NDArray[np.integer[Any]], categories: Sequence[Value]) -> pd.Categorical:
+def coded(codes: NDArray[np.integer[Any]], categories: Sequence[Value]) -> pd.Categorical[Any]:
     """Return a column of categories [n], which `as_categories` reads without looking at each row's.
 
     Args:
@@ -246,7 +247,7 @@ def coded(codes: NDArray[np.integer[Any]], categories: Sequence[Value]) -> pd.Ca
     """
     import pandas as pd
 
-    return pd.Categorical.from_codes(codes, pd.Index(categories, dtype=object))  # type: ignore[arg-type]
+    return pd.Categorical.from_codes(codes, pd.Index(np.array(categories, object), dtype=object))
 
 
 def as_category(value: Any, name: str) -> Value:

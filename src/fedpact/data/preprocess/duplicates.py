@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class DropDuplicates:
     Raises:
         ConfigError: a setting that cannot be.
     """
+
+    needs_all_rows: ClassVar[bool] = True
 
     by: tuple[str, ...] | None = None
     leave_out: bool = False
@@ -85,6 +87,8 @@ class FittedDropDuplicates:
         secret: the environment variable that holds the secret.
         elsewhere: client → which of its keys other clients keep.
     """
+
+    needs_all_rows: ClassVar[bool] = True
 
     by: tuple[str, ...]
     leave_out: bool = False

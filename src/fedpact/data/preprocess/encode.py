@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,6 +13,8 @@ from fedpact.core.settings import check_counts
 from fedpact.data.preprocess.categories import Categories, Counts
 from fedpact.data.preprocess.columns import Columns, Value, with_columns
 from fedpact.data.preprocess.estimate import Estimate
+from fedpact.data.preprocess.matrix import Hot
+from fedpact.data.preprocess.on_demand import Transform
 from fedpact.data.preprocess.steps import as_names
 from fedpact.data.preprocess.vocabulary import (
     UNKNOWN,
@@ -125,6 +127,21 @@ class FittedOneHot:
             DataError: a value is missing, or it is of an unknown category that is not to be ignored.
         """
         changed = {}
+        rows = np.arange(len(frame))
+        for name, hot in self.hot(frame).items():
+            ones = np.zeros((hot.width, len(frame)))
+            known = hot.places >= 0
+            ones[hot.places[known], rows[known]] = 1.0
+            changed[name] = dict(zip(self._names_out(name), ones, strict=True))
+        return with_columns(frame, changed)
+
+    def hot(self, frame: pd.DataFrame) -> Mapping[str, Hot]:
+        """Return, for each of the columns, where among those that replace it each row has its one.
+
+        Raises:
+            DataError: as `transform`.
+        """
+        hot = {}
         for name, own in self.categories.items():
             rare = self.infrequent.get(name, ())
             place = places(frame, name, (*own, *rare))
@@ -135,12 +152,19 @@ class FittedOneHot:
                 place = np.minimum(place, len(own))
                 if self.unknown == "infrequent":
                     place[place == UNKNOWN] = len(own)
-            changed[name] = {
-                made: (place == i).astype(np.float64)
-                for i, made in enumerate(self._names_out(name))
-                if i >= self.drop_first
-            }
-        return with_columns(frame, changed)
+            hot[name] = Hot(place - int(self.drop_first), len(self._names_out(name)))
+        return hot
+
+    def narrowed(self, names: Collection[str]) -> tuple[Transform, set[str]]:
+        """Return what makes these columns, and which it takes: of those of a category, the one that they replace."""
+        needed, categories = set(names), {}
+        for name, own in self.categories.items():
+            made = self._names_out(name)
+            if not needed.isdisjoint(made):
+                needed.difference_update(made)
+                categories[name] = own
+        step = FittedOneHot(categories, self.drop_first, self.unknown, self.infrequent)
+        return step.transform, needed | set(categories)
 
     def columns_out(self, columns: Columns) -> Columns:
         """Return the columns, those of categories in the place of the column that they replace.
@@ -150,10 +174,7 @@ class FittedOneHot:
         """
         return columns.replaced(
             "OneHot",
-            {
-                name: [(made, "numeric") for made in self._names_out(name)[int(self.drop_first) :]]
-                for name in self.categories
-            },
+            {name: [(made, "numeric") for made in self._names_out(name)] for name in self.categories},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -175,4 +196,6 @@ class FittedOneHot:
 
     def _names_out(self, name: str) -> list[str]:
         made = [f"{name}={category}" for category in self.categories[name]]
-        return [*made, f"{name}=(infrequent)"] if name in self.infrequent else made
+        if name in self.infrequent:
+            made.append(f"{name}=(infrequent)")
+        return made[int(self.drop_first) :]

@@ -5,9 +5,11 @@ how they are spread over clients. Only training rows count, and missing values a
 are all that the server sees, except for categories: each client names its own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,12 @@ from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.data.preprocess.columns import as_frame, as_numbers
 from fedpact.data.wording import at_client
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Values that are prepared at once: few beside a large client's, and all of a small one's.
+_VALUES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -100,12 +108,21 @@ def reply(
 
 def present_numbers(data: ClientData, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:
     """Yield the values of each column of the training rows, without missing ones."""
-    with at_client(data.id):
-        frame = as_frame(data.train.x)
-    for name in names:
+    for name, frame in column_by_column(data, names):
         with at_client(data.id):
             values = as_numbers(frame, name)
         yield values[~np.isnan(values)]
+
+
+def column_by_column(data: ClientData, names: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each column of the training rows and a table that has it, made for few columns at a time if on demand."""
+    at_once = max(1, _VALUES_AT_ONCE // max(1, len(data.train)))
+    for first in range(0, len(names), at_once):
+        some = names[first : first + at_once]
+        with at_client(data.id):
+            frame = as_frame(data.train.x, some)
+        for name in some:
+            yield name, frame
 
 
 def check_counts(names: Sequence[str], counts: Sequence[int] | NDArray[np.int64]) -> None:

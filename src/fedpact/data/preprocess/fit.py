@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from fedpact.core.algorithm import ClientState
@@ -9,6 +10,8 @@ from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.agree import Labels, labels_of
+from fedpact.data.chunked import ChunkedRows
+from fedpact.data.preprocess.by_chunk import ByChunk, check_steps
 from fedpact.data.preprocess.estimate import Estimate, Estimating
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.preprocess.schema import FitSchema
@@ -78,18 +81,18 @@ class FitPipeline:
 
         Raises:
             DataError: a column cannot be prepared; the client is named.
-            ConfigError: the rows are no table.
+            ConfigError: the rows are no table; or they are read in chunks, and a step needs all of them at once.
         """
+        in_chunks = isinstance(data.train, ChunkedRows)
+        if in_chunks:
+            check_steps(self.steps)
         if "pipeline" not in task.parameters:
             return self._schema.client(model, task, data, kept, seed)
         pipeline = Pipeline.from_json(task.parameters["pipeline"])
-        with at_client(data.id):
-            x, places = pipeline.selected(data.train.x, training_of=data.id)
-            y = None
-            if self.labels is not None and isinstance(self.steps[len(pipeline.steps)], LabelledStep):
-                y = self.labels.encode(labels_of(data.train))[places]
-            prepared = ClientData(data.id, Rows(x, y))
-        return self._estimate(pipeline).client(model, task, prepared, kept, seed)
+        estimate, prepare = self._estimate(pipeline), partial(self._prepared, pipeline, data.id)
+        if in_chunks:
+            return ByChunk(estimate, prepare).client(model, task, data, kept, seed)
+        return estimate.client(model, task, ClientData(data.id, prepare(data.train)), kept, seed)
 
     def server(self, model: Any, state: Fitting, aggregate: Aggregate) -> Fitting:
         """Return the state with what this round told.
@@ -131,6 +134,14 @@ class FitPipeline:
         if place == len(self.steps):
             return Estimating()
         return self._estimate(pipeline).init(None, Seed(bytes.fromhex(state.stream)).child("step", place))
+
+    def _prepared(self, pipeline: Pipeline, id: str, rows: Rows) -> Rows:
+        with at_client(id):
+            x, places = pipeline.selected(rows.x, training_of=id)
+            y = None
+            if self.labels is not None and isinstance(self.steps[len(pipeline.steps)], LabelledStep):
+                y = self.labels.encode(labels_of(rows))[places]
+            return Rows(x, y)
 
     def _estimate(self, pipeline: Pipeline) -> Estimate:
         step = self.steps[len(pipeline.steps)]

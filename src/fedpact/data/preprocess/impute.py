@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,6 +24,7 @@ from fedpact.data.preprocess.estimate import Estimate
 from fedpact.data.preprocess.gaps import WithMissing
 from fedpact.data.preprocess.medians import Medians
 from fedpact.data.preprocess.moments import Means
+from fedpact.data.preprocess.on_demand import Transform
 from fedpact.data.preprocess.steps import as_names
 
 if TYPE_CHECKING:
@@ -138,6 +139,17 @@ class FittedImpute:
         for name in self.indicated:
             changed[name][_indicator(name)] = frame[name].isna().to_numpy(np.float64)
         return with_columns(frame, changed)
+
+    def narrowed(self, names: Collection[str]) -> tuple[Transform, set[str]]:
+        """Return what makes these columns, and which it takes: of an indicator, the column that it is about."""
+        indicated = tuple(name for name in self.indicated if _indicator(name) in names)
+        needed = {*names, *indicated} - {_indicator(name) for name in indicated}
+        step = FittedImpute(
+            {name: number for name, number in self.numeric.items() if name in needed},
+            {name: category for name, category in self.category.items() if name in needed},
+            indicated,
+        )
+        return step.transform, needed
 
     def columns_out(self, columns: Columns) -> Columns:
         """Return the columns, and behind each that is indicated its indicator.

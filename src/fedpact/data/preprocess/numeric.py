@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.data.preprocess.columns import Columns, as_numbers, with_columns
+from fedpact.data.preprocess.on_demand import Transform
 
 if TYPE_CHECKING:
     from typing import Self
@@ -85,9 +87,16 @@ class FittedNumeric(ABC):
         Raises:
             DataError: a column is missing, or holds what the step cannot prepare.
         """
+        return self._transform(self.names(), frame)
+
+    def narrowed(self, names: Collection[str]) -> tuple[Transform, set[str]]:
+        """Return what makes these columns, and that it takes the same."""
+        return partial(self._transform, [name for name in self.names() if name in names]), set(names)
+
+    def _transform(self, names: Iterable[str], frame: pd.DataFrame) -> pd.DataFrame:
         # What leaves float64's range becomes infinite, and the pipeline refuses that by the column's name.
         with np.errstate(over="ignore"):
-            made = {name: {name: self.prepared(name, as_numbers(frame, name))} for name in self.names()}
+            made = {name: {name: self.prepared(name, as_numbers(frame, name))} for name in names}
         return with_columns(frame, made)
 
     def columns_out(self, columns: Columns) -> Columns:

@@ -164,7 +164,8 @@ class FittedPCA:
             without_gaps(as_numbers(frame, name), name, "PCA") - mean
             for name, mean in zip(self.columns, self.means, strict=True)
         ]
-        made: NDArray[np.float64] = np.stack(centred, axis=1) @ np.array(self.components).T
+        # A matrix product rounds a row otherwise among more rows, and einsum does not: chunks have the bits of all rows.
+        made: NDArray[np.float64] = np.einsum("nd,kd->nk", np.stack(centred, axis=1), np.array(self.components))
         if self.whiten:
             made /= [deviation or 1.0 for deviation in self.deviations]
         components = {name: made[:, i] for i, name in enumerate(self._names_out)}

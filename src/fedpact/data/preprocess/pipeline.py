@@ -15,15 +15,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fedpact.core.errors import DataError, ModelError
-from fedpact.data.preprocess.columns import (
-    ColumnKind,
-    Columns,
-    as_categories,
-    as_frame,
-    as_numbers,
-    coded,
-    column,
-)
+from fedpact.data.preprocess.columns import ColumnKind, Columns, as_frame
+from fedpact.data.preprocess.matrix import HotStep, write
+from fedpact.data.preprocess.on_demand import ColumnStep, PreparedRows, aligned
 from fedpact.data.preprocess.steps import CrossFittedStep, FittedStep, RowStep
 
 if TYPE_CHECKING:
@@ -54,6 +48,7 @@ _FITTED = {
     "Standardize": "scale:FittedStandardize",
     "YeoJohnson": "power:FittedYeoJohnson",
 }
+_ROWS_AT_ONCE = 1 << 16
 _NOT_NUMERIC: dict[ColumnKind, str] = {
     "category": "encode with OneHot, or leave out",
     "other": "take DateParts of dates, or leave out",
@@ -100,13 +95,17 @@ class Pipeline:
                 cannot prepare a value.
             ConfigError: an array that is no table.
         """
-        frame = self._aligned(as_frame(x))
+        frame = aligned(as_frame(x), self.columns)
         for step in self.steps:
             frame = _applied(step, frame, training_of)
         return frame
 
-    def selected(self, x: Any, training_of: str | None = None) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-        """Return the prepared table of rows to learn from or to be judged on, and the places of those kept [m].
+    def selected(
+        self, x: Any, training_of: str | None = None
+    ) -> tuple[pd.DataFrame | PreparedRows, NDArray[np.int64]]:
+        """Return the prepared rows to learn from or to be judged on, and the places of those kept [m].
+
+        Where all steps work column by column, so do the rows: `as_frame` makes the columns that are asked for.
 
         Args:
             x: a DataFrame, or an array [n, columns].
@@ -116,8 +115,12 @@ class Pipeline:
             DataError: as `transform`.
             ConfigError: an array that is no table.
         """
-        frame = self._aligned(as_frame(x))
-        places = np.arange(len(frame))
+        raw = as_frame(x)
+        places = np.arange(len(raw))
+        by_column = self._by_column
+        if by_column is not None:
+            return PreparedRows(raw, self.columns, by_column), places
+        frame = aligned(raw, self.columns)
         for step in self.steps:
             if isinstance(step, RowStep):
                 kept = step.rows_kept(frame, training_of)
@@ -150,6 +153,8 @@ class Pipeline:
             ConfigError: an array that is no table.
         """
         self.check_numeric()
+        if self._by_column is not None:
+            return self._in_parts(as_frame(x), dtype)
         return self._matrix(self.transform(x, training_of), dtype)
 
     def selected_matrix(
@@ -167,22 +172,39 @@ class Pipeline:
             ConfigError: an array that is no table.
         """
         self.check_numeric()
+        if self._by_column is not None:
+            matrix = self._in_parts(as_frame(x), dtype)
+            return matrix, np.arange(len(matrix))
         frame, places = self.selected(x, training_of)
-        return self._matrix(frame, dtype), places
+        return self._matrix(as_frame(frame), dtype), places
+
+    @cached_property
+    def _by_column(self) -> tuple[ColumnStep, ...] | None:
+        steps = tuple(step for step in self.steps if isinstance(step, ColumnStep))
+        return steps if len(steps) == len(self.steps) else None
+
+    def _in_parts(self, raw: pd.DataFrame, dtype: DTypeLike) -> NDArray[Any]:
+        """Return the matrix of steps that work row by row, which need no more memory than a part of the rows."""
+        matrix = np.empty((len(raw), len(self.feature_names_out)), dtype)
+        last = self.steps[-1] if self.steps else None
+        steps = self.steps[:-1] if isinstance(last, HotStep) else self.steps
+        try:
+            for start in range(0, len(raw), _ROWS_AT_ONCE):
+                frame = aligned(raw.iloc[start : start + _ROWS_AT_ONCE], self.columns)
+                for step in steps:
+                    frame = step.transform(frame)
+                part = matrix[start : start + _ROWS_AT_ONCE]
+                write(frame, last.hot(frame) if isinstance(last, HotStep) else {}, part)
+        except DataError:
+            if len(raw) <= _ROWS_AT_ONCE:
+                raise
+            # Of all rows at once, the message counts them right.
+            return self._matrix(self.transform(raw), dtype)
+        return matrix
 
     def _matrix(self, frame: pd.DataFrame, dtype: DTypeLike) -> NDArray[Any]:
         matrix = np.empty((len(frame), len(self.feature_names_out)), dtype)
-        for i, name in enumerate(self.feature_names_out):
-            values = frame[name].to_numpy(np.float64)
-            missing = int(np.isnan(values).sum())
-            if missing:
-                raise DataError(f'column "{name}" still has {missing} missing value(s); add Impute.')
-            with np.errstate(over="ignore"):
-                matrix[:, i] = values
-            if not np.isfinite(matrix[:, i]).all():
-                raise DataError(
-                    f'column "{name}" holds numbers too large for {np.dtype(dtype)}; add Standardize.'
-                )
+        write(frame, {}, matrix)
         return matrix
 
     def to_json(self) -> dict[str, Any]:
@@ -210,19 +232,6 @@ class Pipeline:
             return cls(Columns.from_json(data["columns"]), steps)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the model's preprocessing cannot be read: {error!r}.") from error
-
-    def _aligned(self, frame: pd.DataFrame) -> pd.DataFrame:
-        import pandas as pd
-
-        aligned: dict[str, Any] = {}
-        for name, kind in self.columns.items:
-            if kind == "numeric":
-                aligned[name] = as_numbers(frame, name)
-            elif kind == "category":
-                aligned[name] = coded(*as_categories(frame, name))
-            else:
-                aligned[name] = column(frame, name)
-        return pd.DataFrame(aligned, index=frame.index, copy=False)
 
 
 def _applied(step: FittedStep, frame: pd.DataFrame, training_of: str | None) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from fedpact.core.errors import ConfigError
 from fedpact.data.preprocess.columns import Columns, as_numbers, with_columns
 from fedpact.data.preprocess.estimate import Estimate
 from fedpact.data.preprocess.moments import Means, Moment, Moments
+from fedpact.data.preprocess.on_demand import Transform
 from fedpact.data.preprocess.steps import as_names
 
 if TYPE_CHECKING:
@@ -79,6 +80,11 @@ class FittedStandardize:
                 for name, mean in self.mean.items()
             },
         )
+
+    def narrowed(self, names: Collection[str]) -> tuple[Transform, set[str]]:
+        """Return what makes these columns, and that it takes the same."""
+        mean = {name: each for name, each in self.mean.items() if name in names}
+        return FittedStandardize(mean, self.scale).transform, set(names)
 
     def columns_out(self, columns: Columns) -> Columns:
         """Return the same columns."""

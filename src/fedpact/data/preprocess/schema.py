@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from fedpact.core.algorithm import ClientState
 from fedpact.core.errors import DataError
 from fedpact.core.messages import Aggregate, Task, Update
-from fedpact.core.rows import ClientData
+from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
+from fedpact.data.chunked import ChunkedRows
 from fedpact.data.conflicts import Conflict, in_a_table, lacking
 from fedpact.data.objects import are_numbers, is_text
 from fedpact.data.preprocess.columns import ColumnKind, Columns, as_frame
@@ -47,9 +48,11 @@ class FitSchema(Collected):
     ) -> tuple[Update, ClientState]:
         """Return the names and kinds of the columns of the training rows; no value leaves the client."""
         with at_client(data.id):
-            frame = as_frame(data.train.x)
-            described = [[name, *_describe(frame[name])] for name in frame.columns]
-        return reply(task, data, answer=described), kept
+            if isinstance(data.train, ChunkedRows):
+                described = _united(data.train.mapped(_described))
+            else:
+                described = _described(data.train)
+        return reply(task, data, answer=[list(column) for column in described]), kept
 
     def server(self, model: Any, state: Estimating, aggregate: Aggregate) -> Estimating:
         """Agree on the columns.
@@ -62,6 +65,20 @@ class FitSchema(Collected):
     def fitted(self, state: Estimating) -> Columns:
         """Return the columns."""
         return Columns.from_json(state.found)
+
+
+def _described(rows: Rows) -> _Table:
+    frame = as_frame(rows.x)
+    return [(name, *_describe(frame[name])) for name in frame.columns]
+
+
+def _united(chunks: Iterator[_Table]) -> _Table:
+    """Return what all chunks of a table hold, of which each column has one type in all."""
+    united = next(chunks)
+    for chunk in chunks:
+        columns = zip(united, chunk, strict=True)
+        united = [known if known[1] is not None else found for known, found in columns]
+    return united
 
 
 def _describe(values: pd.Series[Any]) -> tuple[ColumnKind | None, str]:

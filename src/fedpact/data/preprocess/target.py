@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,8 @@ class TargetEncode:
         ConfigError: a setting that cannot be; categories are declared for a column that is not encoded,
             for none, or twice.
     """
+
+    needs_all_rows: ClassVar[bool] = True
 
     columns: tuple[str, ...] | None = None
     smooth: Smooth = "auto"
@@ -114,6 +116,8 @@ class FittedTargetEncode:
         outputs: the classes that have a column each; () for one number in the column's own place.
         stream: the key of the stream that folds are drawn from, in hexadecimal.
     """
+
+    needs_all_rows: ClassVar[bool] = True
 
     encodings: Mapping[str, Encodings]
     outputs: tuple[str, ...] = ()

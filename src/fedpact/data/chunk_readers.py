@@ -1,0 +1,183 @@
+"""Readers of tables by chunk: a text file, a Parquet file, a frame, or a source of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from fedpact.core.errors import DataError
+from fedpact.data.chunk_types import SpeltColumn, TypedColumn, as_types
+from fedpact.data.row_sources import TableSource
+from fedpact.data.spool import Spool
+from fedpact.data.tables import Words, check_names, reading_text, text_options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ChunkReader(Protocol):
+    """A table that can be gone through from its first row to its last, time and again."""
+
+    def begin(self) -> list[str]:
+        """Go through the table, where that was not done yet, to find the types of its columns; return their names.
+
+        Raises:
+            DataError: it cannot be read, or a column mixes numbers and text.
+        """
+        ...
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """Yield the rows by chunk, in order; a column has the same type in all of them, that of the whole table."""
+        ...
+
+
+@dataclass
+class TextReader:
+    """A text file. It is parsed once, and what it holds is kept in a temporary file without a name.
+
+    That takes as much room in the folder for temporary files as the table has as numbers, 8 bytes each, and text.
+
+    Args:
+        whose: in whose name errors speak.
+        path: the file.
+        separator: what parts its cells.
+        text: columns to read as text although they look like numbers.
+        names: the columns' names, for a file without a line of names.
+        rows: of a chunk.
+    """
+
+    whose: str
+    path: Path
+    separator: str
+    text: Collection[str]
+    names: Sequence[str] | None
+    rows: int
+    _dtypes: dict[str, Any] = field(default_factory=dict)
+    _read_as: dict[str, Any] = field(default_factory=dict)
+    _kept: Spool | None = None
+
+    def begin(self) -> list[str]:
+        """Parse the file; again where a column that began as numbers goes on as text."""
+        if self._kept is not None:
+            return list(self._dtypes)
+        with reading_text(self.whose, self.path):
+            check_names(self.whose, self.path, self.separator, self.names)
+        self._read_as = {**dict.fromkeys(self.text, str), **self._read_as}
+        while True:
+            found, words = self._parsed()
+            again = {name: column.must_be_read_as(self.whose) for name, column in found.items()}
+            again = {name: dtype for name, dtype in again.items() if dtype is not None}
+            if not again:
+                break
+            self._read_as |= again
+        for name, count in words.items():
+            if name not in self.text:
+                count.check(self.whose, most=1 / 2)
+        self._dtypes = {
+            name: str if name in self.text else column.dtype(self.whose) for name, column in found.items()
+        }
+        return list(self._dtypes)
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """Yield the rows by chunk."""
+        self.begin()
+        for frame in self._kept.frames() if self._kept is not None else ():
+            frame = as_types(frame, self._dtypes)
+            for name, dtype in self._dtypes.items():
+                # What is missing among booleans is NaN to pandas, and None once it was kept.
+                if dtype == np.dtype(object):
+                    frame[name] = frame[name].where(frame[name].notna(), np.nan)
+            yield frame
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process parses the file itself, in one go as it knows the types.
+        return {**vars(self), "_kept": None}
+
+    def _parsed(self) -> tuple[dict[str, SpeltColumn], dict[str, Words]]:
+        import pandas as pd
+
+        self._kept = Spool()
+        found: dict[str, SpeltColumn] = {}
+        words: dict[str, Words] = {}
+        before = 0
+        options = text_options(self.separator, self.names)
+        with reading_text(self.whose, self.path):
+            reader = pd.read_csv(self.path, dtype=self._read_as, chunksize=self.rows, **options)
+        with reader:
+            while True:
+                with reading_text(self.whose, self.path):
+                    frame = next(reader, None)
+                if frame is None:
+                    return found, words
+                frame = frame.reset_index(drop=True)
+                for name in frame.columns:
+                    found.setdefault(name, SpeltColumn(name)).note(frame[name])
+                    words.setdefault(name, Words(name)).note_spelt(frame[name], before)
+                before += len(frame)
+                self._kept.add(frame)
+
+
+@dataclass
+class TypedReader:
+    """A table that comes with types, gone through once to find those of the whole, and again each time it is wanted.
+
+    Args:
+        whose: in whose name errors speak.
+        source: a Parquet file, a frame, or a source of tables, which has to give the same rows each time.
+        rows: of a chunk.
+    """
+
+    whose: str
+    source: Path | pd.DataFrame | TableSource
+    rows: int
+    _dtypes: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self) -> list[str]:
+        """Find the types."""
+        if self._dtypes:
+            return list(self._dtypes)
+        found: dict[str, TypedColumn] = {}
+        for frame in self._raw():
+            if not frame.columns.is_unique:
+                return list(frame.columns)
+            for name in frame.columns:
+                found.setdefault(name, TypedColumn()).note(frame[name])
+        self._dtypes = {name: column.dtype() for name, column in found.items()}
+        return list(self._dtypes)
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """Yield the rows by chunk."""
+        self.begin()
+        for frame in self._raw():
+            yield as_types(frame, self._dtypes)
+
+    def _raw(self) -> Iterator[pd.DataFrame]:
+        import pandas as pd
+
+        if isinstance(self.source, Path):
+            yield from self._parquet(self.source)
+        elif isinstance(self.source, pd.DataFrame):
+            # A table without rows is a chunk as well: its columns are there.
+            for start in range(0, max(len(self.source), 1), self.rows):
+                yield self.source.iloc[start : start + self.rows].reset_index(drop=True)
+        else:
+            for frame in self.source.chunks(self.whose, self.rows):
+                yield frame.reset_index(drop=True)
+
+    def _parquet(self, path: Path) -> Iterator[pd.DataFrame]:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        try:
+            with parquet.ParquetFile(path, pre_buffer=False) as file:
+                # Columns of row numbers, which pandas writes, are no features.
+                for batch in file.iter_batches(self.rows, use_threads=False):
+                    yield batch.to_pandas(split_blocks=True).reset_index(drop=True)
+                if not file.metadata.num_rows:
+                    yield file.schema_arrow.empty_table().to_pandas().reset_index(drop=True)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"{self.whose}: {path} cannot be read as Parquet: {error}") from error
