@@ -47,6 +47,15 @@ def test_statement_is_of_the_client_whose_records_are_told_the_most_about() -> N
     assert protection.against == "everybody, the server and the other clients with it"
 
 
+def test_passes_over_the_rows_are_as_many_releases_as_they_have_steps() -> None:
+    (protection,) = train(algorithm=algorithm(local_steps=None, local_epochs=2), rounds=3).privacy.protections
+    # 20 rows are 4 batches of 5, twice in each of three rounds; 29 are 6 of which each row is in 5 of 29.
+    release = Release(Gaussian(2.0), Poisson(5 / 20), 24)
+    ours = account([release], protection.guarantee.delta).epsilon
+    largest = account([Release(Gaussian(2.0), Poisson(5 / 29), 36)], protection.guarantee.delta).epsilon
+    assert protection.guarantee.epsilon == max(ours, largest)
+
+
 def test_statement_says_it_in_words_and_as_data() -> None:
     statement = train().privacy
     said = str(statement)
