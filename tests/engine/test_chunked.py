@@ -233,7 +233,7 @@ def test_a_step_that_needs_all_rows_at_once_says_so(step):
 def test_more_categories_than_can_be_are_refused_over_all_chunks():
     table = pd.DataFrame({"name": [f"n{i}" for i in range(10_050)], "ill": np.resize([0, 1], 10_050)})
     with pytest.raises(
-        DataError, match='client "a": column "name" has 10,0.. different values, and categories are'
+        DataError, match=r'client "a": column "name" has 10,0.. different values, and categories are'
     ):
         preparation([client("a", table, "ill", test=0, chunk_rows=2000)], (fp.OneHot(),))
 
@@ -241,7 +241,7 @@ def test_more_categories_than_can_be_are_refused_over_all_chunks():
 def test_a_bad_value_is_named_by_its_row_among_all_training_rows():
     table = stays().drop(columns="note")
     table.loc[30, "age"] = np.inf
-    with pytest.raises(DataError, match='client "a".*"age" is infinite in 1 row.*first in row 31;'):
+    with pytest.raises(DataError, match=r'client "a".*"age" is infinite in 1 row.*first in row 31;'):
         preparation([client("a", table, "ill", test=0, chunk_rows=10)], STEPS["means"])
 
 
@@ -282,5 +282,5 @@ def test_a_full_disk_is_said_in_a_sentence(monkeypatch, tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    with pytest.raises(DataError, match="No space left on device. Make room there, or name .* TMPDIR"):
+    with pytest.raises(DataError, match=r"No space left on device\. Make room there, or name .* TMPDIR"):
         client("lyon", Path(tmp_path / "t.csv"), "ill", chunk_rows=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fedpact.core.errors import DataError
+from fedpact.core.errors import ConfigError, DataError
 from fedpact.data.chunk_types import SpeltColumn, TypedColumn, as_types
 from fedpact.data.row_sources import TableSource
 from fedpact.data.spool import Spool
-from fedpact.data.tables import Words, check_names, reading_text, text_options
+from fedpact.data.tables import Words, check_names, reading_text, separator_of, text_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,37 @@ class ChunkReader(Protocol):
     def frames(self) -> Iterator[pd.DataFrame]:
         """Yield the rows by chunk, in order; a column has the same type in all of them, that of the whole table."""
         ...
+
+
+def reader_of(
+    whose: str, source: Any, rows: int, text: Collection[str] = (), names: Sequence[str] | None = None
+) -> ChunkReader:
+    """Return what reads a source of a table by chunk.
+
+    Args:
+        whose: in whose name errors speak.
+        source: a path, a frame, or a source of tables.
+        rows: of a chunk.
+        text: columns of a text file to read as text although they look like numbers.
+        names: the columns' names, for a text file without a line of names.
+
+    Raises:
+        DataError: there is no such file.
+        ConfigError: it is no table.
+    """
+    import pandas as pd
+
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        separator = separator_of(whose, path, names)
+        if separator is None:
+            return TypedReader(whose, path, rows)
+        return TextReader(whose, path, separator, text, names, rows)
+    if isinstance(source, pd.DataFrame | TableSource):
+        return TypedReader(whose, source, rows)
+    raise ConfigError(
+        f"{whose}: only tables are read in chunks: a file, a DataFrame or a query; leave chunk_rows out."
+    )
 
 
 @dataclass

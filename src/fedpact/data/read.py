@@ -16,7 +16,7 @@ from fedpact.core.registry import Spec
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data import partition, tables
-from fedpact.data.chunk_readers import ChunkReader, TextReader, TypedReader
+from fedpact.data.chunk_readers import reader_of
 from fedpact.data.chunked import ChunkedRows, ChunkedTable, drawn
 from fedpact.data.federation import Federation
 from fedpact.data.partitions.simulate import simulate
@@ -282,27 +282,15 @@ class _Reading:
 
     def chunked(self, source: Any, rows: object) -> ChunkedTable:
         """Return a table that is read so many rows at a time."""
-        import pandas as pd
-
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
             raise ConfigError(
                 f"{self.whose}: chunk_rows is {rows!r}; it must be a number of rows, such as 100000."
             )
         if isinstance(source, Mapping):
             source = ROW_SOURCES.build(dict(source))
-        if isinstance(source, (str, os.PathLike)):
-            path = Path(source)
-            separator = tables.separator_of(self.whose, path, self.names)
-            reader: ChunkReader = TypedReader(self.whose, path, rows)
-            if separator is not None:
-                reader = TextReader(self.whose, path, separator, self.text, self.names, rows)
-        elif isinstance(source, pd.DataFrame | TableSource):
+        if not isinstance(source, (str, os.PathLike)):
             self._refuse("a text file without a line of names", names=self.names)
-            reader = TypedReader(self.whose, source, rows)
-        else:
-            raise ConfigError(
-                f"{self.whose}: only tables are read in chunks: a file, a DataFrame or a query; leave chunk_rows out."
-            )
+        reader = reader_of(self.whose, source, rows, self.text, self.names)
         return ChunkedTable(self.whose, reader, self.label, self.columns, self.text)
 
     def like_chunked(self, train: ChunkedTable, test: ChunkedTable) -> ChunkedTable:

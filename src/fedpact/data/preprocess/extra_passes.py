@@ -15,12 +15,12 @@ from fedpact.data.preprocess.resample import Resampling
 
 @dataclass(frozen=True)
 class ExtraPasses(Resampling):
-    """Visit each training row of a class round(n_max / n) times in an epoch, where all clients have n of its class.
+    """Visit training rows of classes that are rare over all clients several times in an epoch.
 
-    n_max is the number of rows of the commonest class. These counts are summed over all clients, exactly and in one
-    round, in which the server sees the sums; so a class is as rare at one client as at another, whatever their own
-    balance is, and clients agree on what a row counts. Nothing is drawn. A client counts as many rows in a mean over
-    clients as it visits in an epoch.
+    A row is visited round(n_max / n) times, where all clients have n rows of its class and n_max of the commonest.
+    These counts are summed over all clients, exactly and in one round, in which the server sees the sums; so a class is
+    as rare at one client as at another, whatever their own balance is, and clients agree on what a row counts. Nothing
+    is drawn. A client counts as many rows in a mean over clients as it visits in an epoch.
 
     It stands at the end of `preprocess`, with no other step that resamples, and leaves rows of tests and predictions
     alone.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from fedpact.data.preprocess.columns import ColumnKind, Columns, as_categories, as_numbers, coded, column
+from fedpact.data.preprocess.steps import FittedStep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,11 +17,8 @@ Transform: TypeAlias = "Callable[[pd.DataFrame], pd.DataFrame]"
 
 
 @runtime_checkable
-class ColumnStep(Protocol):
-    """A fitted step that makes each of its columns of a single one, and each row of it of that row alone.
-
-    It is a `FittedStep` as well.
-    """
+class ColumnStep(FittedStep, Protocol):
+    """A fitted step that makes each of its columns of a single one, and each row of it of that row alone."""
 
     def narrowed(self, names: Collection[str]) -> tuple[Transform, set[str]]:
         """Return what makes these of the columns behind the step, and which columns in front of it that takes.
@@ -64,7 +62,7 @@ class PreparedRows:
         """
         transforms: list[Transform] = []
         if names is None:
-            transforms = [step.transform for step in reversed(self._steps)]  # type: ignore[attr-defined]
+            transforms = [step.transform for step in reversed(self._steps)]
             needed = set(self._columns.names)
         else:
             needed = set(names)

@@ -164,7 +164,7 @@ class FittedPCA:
             without_gaps(as_numbers(frame, name), name, "PCA") - mean
             for name, mean in zip(self.columns, self.means, strict=True)
         ]
-        # A matrix product rounds a row otherwise among more rows, and einsum does not: chunks have the bits of all rows.
+        # A matrix product rounds a row otherwise among more rows; einsum does not, so chunks have the bits of all rows.
         made: NDArray[np.float64] = np.einsum("nd,kd->nk", np.stack(centred, axis=1), np.array(self.components))
         if self.whiten:
             made /= [deviation or 1.0 for deviation in self.deviations]

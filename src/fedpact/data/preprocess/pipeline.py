@@ -48,7 +48,8 @@ _FITTED = {
     "Standardize": "scale:FittedStandardize",
     "YeoJohnson": "power:FittedYeoJohnson",
 }
-_ROWS_AT_ONCE = 1 << 16
+# Tables of so many rows cost little to make, and little memory.
+_ROWS_AT_ONCE = 1 << 15
 _NOT_NUMERIC: dict[ColumnKind, str] = {
     "category": "encode with OneHot, or leave out",
     "other": "take DateParts of dates, or leave out",

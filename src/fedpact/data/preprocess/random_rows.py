@@ -15,7 +15,7 @@ from fedpact.data.preprocess.resample import Resampling, shortages
 
 @dataclass(frozen=True)
 class OverSample(Resampling):
-    """Repeat random training rows of classes that are rare at a client, until it has as many as of its commonest.
+    """Repeat random training rows of a client's rare classes, until each has as many as its commonest.
 
     As imbalanced-learn's RandomOverSampler, at each client for itself: rows are drawn with replacement, from a stream
     of the job's seed with the client's name, and follow its own. A client counts as many rows in a mean over clients as
@@ -52,7 +52,7 @@ class OverSample(Resampling):
 
 @dataclass(frozen=True)
 class UnderSample(Resampling):
-    """Keep random training rows of classes that are common at a client, as many as it has of its rarest.
+    """Keep random training rows of a client's common classes, as many as it has of its rarest.
 
     As imbalanced-learn's RandomUnderSampler, at each client for itself: rows are drawn without replacement, from a
     stream of the job's seed with the client's name, and stay in their order; they are the same in every round. A client

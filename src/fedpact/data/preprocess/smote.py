@@ -100,7 +100,7 @@ class _Synthetic(Resampling):
 
 @dataclass(frozen=True)
 class SMOTE(_Synthetic):
-    """Put random points between rows of a class that is rare at a client, until it has as many as of its commonest.
+    """Put random points between rows of a client's rare classes, until each has as many as its commonest.
 
     Each is on the segment from a row of the class to one of its nearest neighbours of the same class. kind="regular"
     starts from any row of the class; "borderline-1" from those in danger: of their 10 nearest rows half or more, but
@@ -153,7 +153,7 @@ class SMOTE(_Synthetic):
 
 @dataclass(frozen=True)
 class ADASYN(_Synthetic):
-    """Put random points between rows of a class that is rare at a client, most beside those that are hard to tell.
+    """Put random points between rows of a client's rare classes, most beside those that are hard to tell.
 
     As SMOTE's, each is on the segment from a row of the class to one of its nearest neighbours of the same class; but
     rows are drawn from in proportion to the share of other classes among their nearest neighbours of all classes. How
