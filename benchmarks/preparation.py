@@ -1,7 +1,7 @@
 """Tables made ready for a model: imputed, standardised, one-hot encoded over clients; beside scikit-learn on all rows.
 
     python -m benchmarks preparation                   # 10 clients of 100,000 rows and 30 columns
-    python -m benchmarks preparation --rows 1000000
+    python -m benchmarks preparation --rows 1000000 --alone --repeats 1
 
 Fedpact reads one client's Parquet file at a time, again for every statistic; scikit-learn has all rows in one table.
 Both end at the same float64 matrix. They take turns, each in a new process with one thread.
@@ -41,17 +41,17 @@ def main(words: Sequence[str]) -> int:
     """Compare, print a table and write the figures; return the exit status."""
     arguments = _parser().parse_args(words)
     folder = arguments.data / f"{arguments.clients}x{arguments.rows}"
-    write(folder, arguments.clients, arguments.rows)
     if arguments.run:
         from benchmarks.preparation_runs import RUNS
 
         print(MARK + json.dumps(RUNS[arguments.run](folder)))
         return 0
+    write(folder, arguments.clients, arguments.rows)
     console = wide_console()
     turns: list[Turn] = []
     for repeat in range(arguments.repeats):
         turn = {}
-        for name in _names():
+        for name in _names()[: 1 if arguments.alone else None]:
             wait_for_idle(arguments.idle_wait)
             turn[name] = _once(name, arguments)
             console.print(f"  {repeat + 1}. {name}: {turn[name]['seconds']:.3g} s", highlight=False)
@@ -117,13 +117,16 @@ def notes(turns: Sequence[Turn]) -> list[str]:
         for part in ("fitting", "transforming", "reading")
     )
     passes = ", ".join(f"{what} {passes}" for what, passes in own[0]["passes"].items())
-    return [
+    told = [
         f"Fedpact: {fit} s to fit, {transform} s to transform.",
         f"Passes over the rows: {passes}; and one to transform them.",
         f"Memory above the imports, over one client's raw rows: {fitting:.2f} times them while fitting, "
         f"{transforming:.2f} while transforming, without the matrix that is made, and {reading:.2f} while reading.",
-        f"The columns' sums of sizes differ by {max(map(largest_difference, turns)):.0e} of them at most.",
     ]
+    if len(turns[0]) > 1:
+        apart = max(map(largest_difference, turns))
+        told.append(f"The columns' sums of sizes differ by {apart:.0e} of them at most.")
+    return told
 
 
 def _names() -> list[str]:
@@ -177,5 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--idle-wait", type=float, default=10, help="seconds to wait before a run for an idle machine"
     )
-    parser.add_argument("--run", help="one contestant alone, in this process")
+    parser.add_argument(
+        "--alone", action="store_true", help="without scikit-learn, whose one table may not fit in memory"
+    )
+    parser.add_argument("--run", help=argparse.SUPPRESS)
     return parser

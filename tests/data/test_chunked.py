@@ -66,11 +66,13 @@ def written(folder: Path, name: str, text: str) -> Path:
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, N, N + 1])
-@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.tsv", "t.parquet"])
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.tsv", "t.parquet", "t.arrow"])
 def test_a_file_in_chunks_holds_the_rows_of_the_file(tmp_path, name, chunk_rows):
     path = tmp_path / name
     if name.endswith(".parquet"):
         stays().to_parquet(path, row_group_size=20)
+    elif name.endswith(".arrow"):
+        stays().to_feather(path, chunksize=20)
     else:
         stays().to_csv(path, index=False, na_rep="?", sep="\t" if "tsv" in name else ",")
     chunked = client("lyon", path, "ill", test=0, chunk_rows=chunk_rows)

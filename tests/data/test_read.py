@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from fedpact.core.errors import ConfigError, DataError
@@ -39,11 +40,15 @@ def assert_same(one: ClientData, other: ClientData) -> None:
             assert np.array_equal(rows.x, others.x)
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.data", "t.tsv", "t.tsv.gz", "t.parquet"])
+@pytest.mark.parametrize(
+    "name", ["t.csv", "t.csv.gz", "t.data", "t.tsv", "t.tsv.gz", "t.parquet", "t.feather", "t.arrow"]
+)
 def test_a_file_gives_the_same_client_as_the_table_that_was_written(tmp_path, name):
     path = tmp_path / name
     if name.endswith(".parquet"):
         TABLE.to_parquet(path)
+    elif name.endswith((".feather", ".arrow")):
+        TABLE.to_feather(path)
     else:
         TABLE.to_csv(path, index=False, na_rep="?", sep="\t" if "tsv" in name else ",")
     assert_same(client("lyon", path, "ill"), client("lyon", TABLE, "ill"))
@@ -343,3 +348,26 @@ def test_describe_names_up_to_a_hundred_labels(labels, columns):
 
 def test_describe_of_rows_without_labels_counts_rows():
     assert list(Federation((ClientData("lyon", Rows(np.zeros(3))),)).describe().columns) == ["train", "test"]
+
+
+def test_an_arrow_table_is_a_table():
+    table = pa.Table.from_pandas(TABLE)
+    assert_same(client("lyon", table, "ill"), client("lyon", TABLE, "ill"))
+    read = client("lyon", table, "ill", test=0, chunk_rows=3).train
+    parts = list(read.chunks())
+    assert [len(part) for part in parts] == [3, 3, 2]
+    together = pd.concat([part.x for part in parts], ignore_index=True)
+    pd.testing.assert_frame_equal(together, TABLE.drop(columns="ill"))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("t.parquet", "Parquet"), ("t.arrow", "Arrow")])
+@pytest.mark.parametrize("options", [{}, {"chunk_rows": 2}])
+def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path, name, kind, options) -> None:
+    (tmp_path / name).write_bytes(b"age,ill\n3,1\n")
+    with pytest.raises(DataError, match=rf'Client "a": .*{re.escape(name)} cannot be read as {kind}'):
+        client("a", tmp_path / name, "ill", **options)
+
+
+def test_a_misspelt_setting_of_a_source_names_the_client() -> None:
+    with pytest.raises(ConfigError, match=r'Client "a": .*"foldr".*Did you mean "folder"'):
+        client("a", {"name": "TextFolder", "foldr": "here"})

@@ -22,7 +22,7 @@ Files = Annotated[
     list[Path],
     typer.Argument(
         metavar="FILE...",
-        help="A table of each client: .csv, .tsv (also .gz) or .parquet.",
+        help="A table of each client: .csv, .tsv (also .gz), .parquet or .arrow.",
         show_default=False,
     ),
 ]
@@ -103,7 +103,7 @@ def schema(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A table: .csv, .tsv (also .gz) or .parquet.", show_default=False
+            metavar="FILE", help="A table: .csv, .tsv (also .gz), .parquet or .arrow.", show_default=False
         ),
     ],
     label: Label = None,

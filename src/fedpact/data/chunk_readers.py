@@ -1,4 +1,4 @@
-"""Readers of tables by chunk: a text file, a Parquet file, a frame, or a source of tables."""
+"""Readers of tables by chunk: a text file, a Parquet or Arrow file, a frame, or a source of tables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.errors import ConfigError
 from fedpact.data.chunk_types import SpeltColumn, TypedColumn, as_types
 from fedpact.data.row_sources import TableSource
 from fedpact.data.spool import Spool
-from fedpact.data.tables import Words, check_names, reading_text, separator_of, text_options
+from fedpact.data.tables import (
+    Words,
+    check_names,
+    is_arrow,
+    reading_text,
+    reading_typed,
+    separator_of,
+    text_options,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +167,7 @@ class TypedReader:
 
     Args:
         whose: in whose name errors speak.
-        source: a Parquet file, a frame, or a source of tables, which has to give the same rows each time.
+        source: a Parquet or Arrow file, a frame, or a source of tables, which has to give the same rows each time.
         rows: of a chunk.
     """
 
@@ -191,7 +199,11 @@ class TypedReader:
         import pandas as pd
 
         if isinstance(self.source, Path):
-            yield from self._parquet(self.source)
+            with reading_typed(self.whose, self.source):
+                # Columns of row numbers, which pandas writes, are no features.
+                batches = _in_arrow if is_arrow(self.source) else _in_parquet
+                for batch in batches(self.source, self.rows):
+                    yield batch.to_pandas(split_blocks=True).reset_index(drop=True)
         elif isinstance(self.source, pd.DataFrame):
             # A table without rows is a chunk as well: its columns are there.
             for start in range(0, max(len(self.source), 1), self.rows):
@@ -200,16 +212,26 @@ class TypedReader:
             for frame in self.source.chunks(self.whose, self.rows):
                 yield frame.reset_index(drop=True)
 
-    def _parquet(self, path: Path) -> Iterator[pd.DataFrame]:
-        import pyarrow as pa
-        from pyarrow import parquet
 
-        try:
-            with parquet.ParquetFile(path, pre_buffer=False) as file:
-                # Columns of row numbers, which pandas writes, are no features.
-                for batch in file.iter_batches(self.rows, use_threads=False):
-                    yield batch.to_pandas(split_blocks=True).reset_index(drop=True)
-                if not file.metadata.num_rows:
-                    yield file.schema_arrow.empty_table().to_pandas().reset_index(drop=True)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise DataError(f"{self.whose}: {path} cannot be read as Parquet: {error}") from error
+def _in_parquet(path: Path, rows: int) -> Iterator[Any]:
+    """Yield record batches, and an empty table of a file without rows: its columns are there."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
+        yield from file.iter_batches(rows, use_threads=False)
+        if not file.metadata.num_rows:
+            yield file.schema_arrow.empty_table()
+
+
+def _in_arrow(path: Path, rows: int) -> Iterator[Any]:
+    """As `_in_parquet`; of the file only what is read is in memory."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
+        found = 0
+        for place in range(file.num_record_batches):
+            batch = file.get_batch(place)
+            found += batch.num_rows
+            yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
+        if not found:
+            yield file.schema.empty_table()

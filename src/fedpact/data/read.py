@@ -26,6 +26,7 @@ from fedpact.data.table_schema import TableSchema
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 class Examples(Protocol):
@@ -36,7 +37,8 @@ class Examples(Protocol):
 
 
 Source: TypeAlias = """
-    str | os.PathLike[str] | pd.DataFrame | tuple[Any, Any] | Examples | TableSource | ArraySource | Mapping[str, Any]
+    str | os.PathLike[str] | pd.DataFrame | tuple[Any, Any] | Examples
+    | pa.Table | pa.RecordBatch | TableSource | ArraySource | Mapping[str, Any]
 """
 """A path to a table, a table, an (x, y) pair of arrays, a torch Dataset, or one of `ROW_SOURCES` or its spec."""
 
@@ -68,8 +70,9 @@ def client(
 
     Args:
         id: the client's name, unique in its federation.
-        source: a path to a table (.csv, .data, .tsv, each also .gz; .parquet), a DataFrame, a pair (x, y)
-            of arrays where y may be None, or a torch Dataset, whose examples are stacked.
+        source: a path to a table (.csv, .data, .tsv, each also .gz; .parquet, .arrow, .feather), a DataFrame, an Arrow
+            table, a pair (x, y) of arrays where y may be None, a torch Dataset, whose examples are stacked, or
+            `fp.SQL`, `fp.TextFolder` or `fp.ImageFolder`.
         label: the column that holds the label, where the source is a table.
         test: the share of the rows that become test rows (0 for none), or a source that holds them.
         seed: picks the test rows; the same for every client, whose id makes the stream its own.
@@ -261,8 +264,7 @@ class _Reading:
     def rows(self, source: Any) -> Rows:
         import pandas as pd
 
-        if isinstance(source, Mapping):
-            source = ROW_SOURCES.build(dict(source))
+        source = self._source(source)
         if isinstance(source, (str, os.PathLike)):
             table = tables.read_table(self.whose, Path(source), text=self.text, names=self.names)
             rows = self._of_table(table)
@@ -280,14 +282,25 @@ class _Reading:
             raise DataError(f"{self.whose} has no rows: give it at least one, or leave it out.")
         return rows
 
+    def _source(self, source: Any) -> Any:
+        import pyarrow as pa
+
+        if isinstance(source, pa.Table | pa.RecordBatch):
+            return source.to_pandas()
+        if not isinstance(source, Mapping):
+            return source
+        try:
+            return ROW_SOURCES.build(dict(source))
+        except ConfigError as error:
+            raise ConfigError(f"{self.whose}: {error}") from None
+
     def chunked(self, source: Any, rows: object) -> ChunkedTable:
         """Return a table that is read so many rows at a time."""
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
             raise ConfigError(
                 f"{self.whose}: chunk_rows is {rows!r}; it must be a number of rows, such as 100000."
             )
-        if isinstance(source, Mapping):
-            source = ROW_SOURCES.build(dict(source))
+        source = self._source(source)
         if not isinstance(source, (str, os.PathLike)):
             self._refuse("a text file without a line of names", names=self.names)
         reader = reader_of(self.whose, source, rows, self.text, self.names)

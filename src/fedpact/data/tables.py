@@ -1,4 +1,4 @@
-"""Tables: a CSV or Parquet file, or a DataFrame, checked column by column and parted from its label."""
+"""Tables: a CSV, Parquet or Arrow file, or a DataFrame, checked column by column and parted from its label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, DataError, DependencyError, suggest
+from fedpact.core.errors import ConfigError, DataError, suggest
 from fedpact.core.rows import Rows
 from fedpact.data.objects import is_text
 from fedpact.data.wording import what_else
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 _SEPARATORS = {".csv": ",", ".data": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
+_ARROW = (".arrow", ".feather", ".ipc")
 
 
 def read_table(
     whose: str, path: Path, *, text: Collection[str] = (), names: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read a file whose name ends in .csv, .data, .tsv (each also .gz) or .parquet.
+    """Read a file whose name ends in .csv, .data, .tsv (each also .gz), .parquet, .arrow or .feather.
 
     In a text file an empty cell, "?" and what pandas takes for missing are missing.
 
@@ -39,31 +40,28 @@ def read_table(
     Raises:
         DataError: no such file, one that is not what its name says, a text file without names for its
             columns, or one with a column of numbers that has a few words in it.
-        ConfigError: `names` for a Parquet file, which has its own.
-        DependencyError: Parquet without pyarrow.
+        ConfigError: `names` for a Parquet or Arrow file, which has its own.
     """
     separator = separator_of(whose, path, names)
-    return (
-        _read_parquet(whose, path) if separator is None else _read_text(whose, path, separator, text, names)
-    )
+    return _read_typed(whose, path) if separator is None else _read_text(whose, path, separator, text, names)
 
 
 def separator_of(whose: str, path: Path, names: Sequence[str] | None = None) -> str | None:
-    """Return what parts the cells of a text file; None of a Parquet file.
+    """Return what parts the cells of a text file; None of a Parquet or Arrow file.
 
     Raises:
         DataError: no such file, or one that is not called as a table is.
-        ConfigError: `names` for a Parquet file.
+        ConfigError: `names` for a Parquet or Arrow file.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
-    if kind not in _SEPARATORS and kind not in _PARQUET:
-        known = ", ".join([*_SEPARATORS, ".parquet"])
+    if kind not in (*_SEPARATORS, *_PARQUET, *_ARROW):
+        known = ", ".join([*_SEPARATORS, ".parquet", ".arrow", ".feather"])
         raise DataError(f"{whose}: {path} is no table that can be read; its name must end in {known}.")
     if not path.is_file():
         siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{whose}: there is no file {path.absolute()}.{suggest(path.name, siblings)}")
-    if kind in _PARQUET and names:
+    if kind not in _SEPARATORS and names:
         raise ConfigError(f"{whose}: {path} has its own column names; leave names=[...] out.")
     return _SEPARATORS.get(kind)
 
@@ -181,15 +179,32 @@ def text_options(separator: str, names: Sequence[str] | None) -> dict[str, Any]:
     }
 
 
-def _read_parquet(whose: str, path: Path) -> pd.DataFrame:
-    import pandas as pd
+def is_arrow(path: Path) -> bool:
+    """Return whether a file that is no text is an Arrow file, and no Parquet file."""
+    return path.suffix.lower() in _ARROW
+
+
+@contextmanager
+def reading_typed(whose: str, path: Path) -> Iterator[None]:
+    """Say of a Parquet or Arrow file that cannot be read what is wrong with it.
+
+    Raises:
+        DataError: it is none.
+    """
+    import pyarrow as pa
 
     try:
-        return pd.read_parquet(path)
-    except ImportError as error:
-        raise DependencyError(f"{whose}: reading {path} needs pyarrow: install pyarrow.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{whose}: {path} cannot be read as Parquet: {error}") from error
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
+        kind = "Arrow" if is_arrow(path) else "Parquet"
+        raise DataError(f"{whose}: {path} cannot be read as {kind}: {error}") from error
+
+
+def _read_typed(whose: str, path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    with reading_typed(whose, path):
+        return pd.read_feather(path) if is_arrow(path) else pd.read_parquet(path)
 
 
 def _read_text(
