@@ -18,7 +18,7 @@ from fedpact.core.seeds import Seed
 from fedpact.data.populations.folder import Folder
 from fedpact.data.preprocess.fit import FitPipeline
 from fedpact.engine.in_process import InProcess
-from fedpact.engine.preparation import prepare
+from fedpact.engine.preparing import prepare
 from fedpact.engine.work import Intake, Rules, Work
 
 OURS, DENSE, SPARSE = "Fedpact", "scikit-learn", "scikit-learn, sparse"

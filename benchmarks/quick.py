@@ -12,7 +12,7 @@ from benchmarks.machine import machine
 NAMES = ("startup", "exact_sum", "noise", "heart", "population", "homomorphic")
 HINT = """\
 Against other simulators:  python -m benchmarks --workload C --against pfl,fedjax  (make bench ARGS="--workload C ...")
-More:                      scaling, profile, report; each says what it takes with --help"""
+More:                      preparation, scaling, profile, report; each says what it takes with --help"""
 
 
 def main(words: Sequence[str]) -> int:
@@ -42,6 +42,6 @@ def main(words: Sequence[str]) -> int:
 
 def _name(text: str) -> str:
     if text not in NAMES:
-        known = ", ".join((*NAMES, "against", "scaling", "profile", "report"))
+        known = ", ".join((*NAMES, "against", "preparation", "scaling", "profile", "report"))
         raise argparse.ArgumentTypeError(f'there is no benchmark "{text}"; known: {known}')
     return text

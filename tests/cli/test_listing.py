@@ -9,6 +9,7 @@ from fedpact.channel import TRANSFORMS
 from fedpact.data import STEPS
 from fedpact.data.datasets import DATASETS
 from fedpact.data.partitions import PARTITIONS
+from fedpact.data.row_sources import ROW_SOURCES
 from fedpact.engine.stop import STOP_RULES
 from fedpact.learn import AUGMENTATIONS, LOSSES, MODELS
 from fedpact.learn.metrics import LARGER_IS_BETTER
@@ -17,6 +18,7 @@ from tests.cli.terminal import call, process, said
 KINDS = {
     "algorithms": ALGORITHMS,
     "datasets": DATASETS,
+    "sources": ROW_SOURCES,
     "transforms": TRANSFORMS,
     "models": MODELS,
     "losses": LOSSES,
@@ -43,6 +45,7 @@ def test_list_has_every_part_with_a_sentence(kind: str) -> None:
     [
         "algorithms",
         "datasets",
+        "sources",
         "losses",
         "augmentations",
         "transforms",

@@ -14,9 +14,11 @@ from fedpact.algorithms.optimizers import SGD, Adam
 from fedpact.algorithms.schedules import CosineDecay, Warmup
 from fedpact.channel import TRANSFORMS
 from fedpact.core.errors import ConfigError, DependencyError
+from fedpact.core.registry import Registry
 from fedpact.data import STEPS
 from fedpact.engine.stop import STOP_RULES
-from fedpact.learn import MODELS
+from fedpact.learn import LOSSES, MODELS
+from fedpact.learn.focal import Focal
 
 
 def through_json(spec):
@@ -53,6 +55,23 @@ def test_parts_within_parts_survive_being_written_down():
 
 def test_a_part_may_be_given_by_its_name_alone():
     assert ALGORITHMS.build({"name": "FedAvg", "server_optimizer": "Adam"}).server_optimizer == Adam()
+
+
+def test_a_setting_that_takes_one_kind_of_part_builds_it():
+    focal = MODELS.build({"name": "Logistic", "loss": {"name": "Focal", "gamma": 1}})
+    assert focal.loss == Focal(1.0)
+    assert MODELS.build(through_json(MODELS.describe(focal))) == focal
+
+
+@dataclass(frozen=True)
+class Either:
+    loss: str | Focal = "log loss"
+
+
+def test_a_setting_that_takes_text_as_well_keeps_it():
+    models = Registry("model", {"Either": f"{__name__}:Either"}, LOSSES)
+    assert models.build({"name": "Either", "loss": "Focal"}).loss == "Focal"
+    assert models.build({"name": "Either", "loss": {"name": "Focal"}}).loss == Focal()
 
 
 def test_names_are_read_in_any_case():

@@ -16,6 +16,7 @@ from fedpact.core.settings import (
     check_flags,
     check_numbers,
     check_part,
+    check_texts,
     number_in,
 )
 
@@ -125,6 +126,11 @@ def test_limits_themselves_are_taken_or_not() -> None:
     assert zoomed(0) == 0
     assert zoomed(math.nextafter(1, 0), below=1) < 1
     assert zoomed(None, optional=True) is None
+
+
+def test_what_is_no_text_is_refused() -> None:
+    check_texts(Camera(mode="night"), "mode")
+    assert refusal(check_texts, Camera(mode=5), "mode") == "Camera: mode is 5; it must be text."
 
 
 def test_number_of_a_pair_is_named_by_its_place() -> None:

@@ -19,7 +19,8 @@ from fedpact.data.preprocess import FitPipeline, Impute, OneHot, Pipeline, Stand
 from fedpact.data.preprocess.clean import Clean
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
-from fedpact.engine.preparation import Preparation, prepare
+from fedpact.engine.preparation import Preparation
+from fedpact.engine.preparing import prepare
 from fedpact.engine.work import Rules
 from fedpact.report.toml import job_toml
 from tests.data.test_preprocess import fit, fit_steps

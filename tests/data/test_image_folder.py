@@ -129,6 +129,15 @@ def test_a_table_of_labels_says_which_images_are_read_in_its_order(tmp_path: Pat
     assert labels.tolist() == [1, 0]
 
 
+def test_a_table_of_labels_may_name_links(tmp_path: Path) -> None:
+    written(tmp_path / "disk" / "0.png", NOISE[0])
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "moved").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "scans" / "labels.csv").write_text("file,label\nmoved/0.png,1\n")
+    images, _ = fp.ImageFolder(tmp_path / "scans", labels="labels.csv").arrays(WHOSE)
+    assert np.array_equal(images, NOISE[:1])
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [

@@ -4,6 +4,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import fedpact as fp
 from fedpact.core.errors import ConfigError, DataError, DependencyError
 from fedpact.data.preprocess.dates import FittedDateParts
 from fedpact.data.sql_columns import Column, as_series
+from fedpact.data.sql_connection import _said
 from tests.data.postgres import PASSWORD, Server, running
 
 pytest.importorskip("sqlalchemy")
@@ -188,6 +190,7 @@ def test_a_client_read_in_chunks_trains_the_model_of_all_rows_at_once(ward: Path
         "DROP TABLE stays",
         "CREATE TABLE stolen AS SELECT * FROM stays",
         "SELECT * FROM nothing; DELETE FROM stays",
+        "SELECT * FROM stays; COMMIT; BEGIN READ WRITE; DELETE FROM stays; COMMIT",
     ],
 )
 def test_a_query_that_writes_is_refused_and_changes_nothing(
@@ -217,6 +220,18 @@ def test_parameters_are_values_and_never_statements(ward: Path, postgres: Server
             fp.SQL(url, "SELECT * FROM stays WHERE ward = :ward", {"ward": "a' OR '1' = '1"}).table(WHOSE)
 
 
+@pytest.mark.parametrize("parameters", [None, {"most": 100}])
+def test_a_percent_sign_in_a_query_is_the_databases_own(
+    ward: Path, postgres: Server, password: str, parameters: dict[str, int] | None
+) -> None:
+    query = "SELECT age % 7 AS rest, '50%' AS share FROM stays WHERE age = 37 AND ward IS NULL OR age = 41"
+    query += " AND age < :most" * (parameters is not None) + " ORDER BY age DESC"
+    found = [fp.SQL(url, query, parameters).table(WHOSE) for url in (f"sqlite:///{ward}", postgres.url)]
+    # 41 = 5·7 + 6, and 37 = 5·7 + 2; in PostgreSQL the ward of who is 37 is known.
+    assert [table["rest"].tolist() for table in found] == [[6, 2], [6]]
+    assert {share for table in found for share in table["share"]} == {"50%"}
+
+
 def test_parameters_that_are_not_those_of_the_query_are_refused() -> None:
     with pytest.raises(ConfigError, match=r'the query has the parameter ":ward"; give it'):
         fp.SQL("sqlite:///ward.db", "SELECT * FROM stays WHERE ward = :ward")
@@ -230,8 +245,10 @@ def test_parameters_that_are_not_those_of_the_query_are_refused() -> None:
     [
         "postgresql://ward:tulip@host/stays",
         "postgresql://ward:tulip${NAME}@host/stays",
+        "postgresql://ward@lyon:tulip@host/stays",
         "postgresql://host/stays?user=ward&password=tulip",
         "mssql+pyodbc:///?odbc_connect=SERVER%3Dhost%3BPWD%3Dtulip",
+        "mssql+pyodbc:///?odbc_connect=SERVER+%3D+host%3BPWD+%3D+tulip",
     ],
 )
 def test_a_password_in_the_url_is_refused_and_not_repeated(url: str) -> None:
@@ -331,6 +348,43 @@ def test_a_value_in_an_error_of_the_database_is_not_repeated(postgres: Server, p
     with pytest.raises(DataError, match="SQLSTATE 22P02") as refused:
         fp.SQL(postgres.url, "SELECT ward::int FROM stays").table(WHOSE)
     assert "ä" not in str(refused.value)
+
+
+def test_nothing_is_logged_of_what_goes_wrong_in_a_database(
+    postgres: Server, password: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for query in ("SELECT ward::int FROM stays", "SELEC age FROM stays"):
+        with pytest.raises(DataError):
+            fp.SQL(postgres.url, query).table(WHOSE)
+    assert not caplog.records
+
+
+class OdbcError(Exception):
+    """What pyodbc raises: the SQLSTATE, and what the server says."""
+
+
+def test_a_value_that_a_driver_quotes_after_its_sqlstate_is_not_repeated() -> None:
+    url = pytest.importorskip("sqlalchemy").make_url("mssql+pyodbc://host/stays")
+    error = OdbcError(
+        "22018", "[22018] Conversion failed when converting the varchar value 'Müller' to data type int."
+    )
+    assert _said(error, url) == "a value does not fit what the query does with it (SQLSTATE 22018)"
+    missing = OdbcError("42S02", "[42S02] Invalid object name 'stay'. (208)")
+    assert "Invalid object name 'stay'" in _said(missing, url)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"url": 5, "query": "SELECT 1"}, "SQL: url is 5; it must be text."),
+        ({"url": "sqlite:///ward.db", "query": ["SELECT 1"]}, "it must be text"),
+        ({"url": "sqlite:///ward.db", "query": " "}, "the query is empty"),
+        ({"url": "sqlite:///ward.db", "query": "SELECT :a", "parameters": ["a"]}, "must be names and values"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        fp.SQL(**settings)
 
 
 def test_a_column_of_two_kinds_is_refused_with_a_row_of_each(tmp_path: Path) -> None:

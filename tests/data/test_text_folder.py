@@ -115,6 +115,8 @@ def test_what_cannot_be_read_is_said_of_the_client(tmp_path: Path) -> None:
     [
         ({"encoding": "utf-9"}, 'no encoding "utf-9"'),
         ({"encoding": "hex"}, 'no encoding "hex"'),
+        ({"encoding": 5}, "encoding is 5; it must be text"),
+        ({"pattern": 5}, "pattern is 5; it must be text"),
         ({"pattern": "**/*.txt"}, "must be of a file's name alone"),
         ({"label": "file"}, "label is 'file'"),
     ],

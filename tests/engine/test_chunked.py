@@ -21,7 +21,8 @@ from fedpact.core.seeds import Seed
 from fedpact.data.read import client
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory, Prepared
-from fedpact.engine.preparation import Preparation, prepare
+from fedpact.engine.preparation import Preparation
+from fedpact.engine.preparing import prepare
 from fedpact.engine.sources import load_clients
 from fedpact.engine.work import Rules
 from fedpact.engine.workers import Workers

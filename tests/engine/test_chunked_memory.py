@@ -14,7 +14,7 @@ import fedpact as fp
 from fedpact.core.seeds import Seed
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
-from fedpact.engine.preparation import prepare
+from fedpact.engine.preparing import prepare
 from fedpact.engine.work import Rules
 
 path, exact, rows = sys.argv[1], sys.argv[2] == "exact", int(sys.argv[3]) or None

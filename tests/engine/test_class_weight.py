@@ -17,7 +17,8 @@ from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.seeds import Seed
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
-from fedpact.engine.preparation import Preparation, prepare
+from fedpact.engine.preparation import Preparation
+from fedpact.engine.preparing import prepare
 from fedpact.engine.work import Rules
 from tests.engine.runs import outcome
 
@@ -99,6 +100,29 @@ def test_a_class_weighs_by_the_rows_that_are_trained_on() -> None:
     y = np.array([0] * 9 + [1] * 3)
     clients = [fp.ClientData("a", fp.Rows(np.arange(12.0)[:, None], y))]
     assert prepared(BALANCED, clients, fp.ExtraPasses()).class_counts == (9, 9)
+
+
+def test_rows_to_test_on_are_not_prepared_for_it() -> None:
+    table = pd.DataFrame({"age": [1.0, 2.0, 3.0]})
+    labels = np.array([0, 0, 1])
+    unknown = fp.Rows(pd.DataFrame({"size": [1.0]}), np.array([0]))
+    found = prepared(BALANCED, [fp.ClientData("a", fp.Rows(table, labels), unknown)], fp.OverSample())
+    assert found.class_counts == (2, 2)
+
+
+@pytest.mark.parametrize("steps", [[], [fp.OverSample()], [fp.ExtraPasses()]], ids=str)
+def test_weights_take_one_question_more(steps: list[Any]) -> None:
+    class Noting(InProcess):
+        asked = 0
+
+        def ask(self, *work: Any) -> None:
+            self.asked += 1
+            super().ask(*work)
+
+    plain, weighed = Noting(), Noting()
+    for model, engine in ((fp.models.Logistic(), plain), (BALANCED, weighed)):
+        prepare(model, steps, InMemory(rare_class()), engine, Rules(fatal=(DataError,)), Seed.of(0))
+    assert weighed.asked == plain.asked + 1
 
 
 def test_every_client_is_asked_where_one_stands_for_all() -> None:

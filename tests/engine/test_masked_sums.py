@@ -14,7 +14,7 @@ from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.preprocess.estimate import Columnwise, Estimating, reply
 from fedpact.engine.asking import Asking
-from fedpact.engine.masked_sums import hide_sums
+from fedpact.engine.masked_sums import MaskedSums, hide_sums
 from fedpact.engine.population import InMemory
 from fedpact.engine.work import Rules, Setting
 
@@ -70,6 +70,21 @@ def test_of_a_masked_update_nothing_is_summed_in_clear() -> None:
     assert hide_sums(SecureSum(), plain, replace(task, answers="collect")) is plain
 
 
+@dataclass(frozen=True)
+class Halves(Totals):
+    """Adds up what are no whole numbers."""
+
+    def client(self, model: Any, task: Any, data: ClientData, kept: Any, seed: Any) -> Any:
+        return reply(task, data, {"a": data.train.x / 2}), kept
+
+
+def test_statistics_that_are_no_whole_numbers_are_refused_and_not_cut_off() -> None:
+    data = ClientData("a", Rows(np.array([1, 2, 3])))
+    task = Halves(("x",)).task(Estimating())
+    with pytest.raises(TypeError, match="Cannot cast"):
+        MaskedSums(Halves(("x",)), 16).client(None, task, data, {}, Seed.of(0))
+
+
 def test_more_clients_than_the_ring_holds_are_refused() -> None:
     many = InMemory(ClientData(str(i), Rows(np.array([i]))) for i in range(4096))
     plain = setting(many)
@@ -101,7 +116,10 @@ def test_under_a_mask_preparation_is_fitted_to_the_same_bits_and_no_part_of_a_su
     settings = {"preprocess": steps, "rounds": 1, "progress": False}
     Watched.sent.clear()
     hidden = fp.train(
-        fp.models.Logistic(), hospitals, channel=[fp.Clip(1.0), Watched(max_weight=1000, dropout=0.3)], **settings
+        fp.models.Logistic(),
+        hospitals,
+        channel=[fp.Clip(1.0), Watched(max_weight=1000, dropout=0.3)],
+        **settings,
     )
     clear = fp.train(fp.models.Logistic(), hospitals, channel=[fp.Clip(1.0)], **settings)
     found, same = (each.fitted.preparation.to_json() for each in (hidden, clear))

@@ -22,7 +22,8 @@ from fedpact.engine.population import (
     reads_files,
     stand_in,
 )
-from fedpact.engine.preparation import Preparation, prepare
+from fedpact.engine.preparation import Preparation
+from fedpact.engine.preparing import prepare
 from fedpact.engine.work import Rules
 
 

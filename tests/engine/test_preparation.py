@@ -18,7 +18,8 @@ from fedpact.core.seeds import Seed
 from fedpact.data.agree import Labels, labels_of
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory
-from fedpact.engine.preparation import Preparation, prepare
+from fedpact.engine.preparation import Preparation
+from fedpact.engine.preparing import prepare
 from fedpact.engine.work import Rules
 from tests.engine.runs import as_tables, same_bits, two_classes
 

@@ -19,7 +19,6 @@ from fedpact.channel.transform import RoundContext
 from fedpact.channel.zero_outliers import ZeroOutliers
 from fedpact.core.errors import ChannelError, ConfigError, PrivacyError, QuorumError
 from fedpact.core.grid import Grid
-from fedpact.core.job import Job
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.privacy import Spent, statement_of
 from fedpact.engine.work import Intake, Work
@@ -113,10 +112,9 @@ def test_what_sampling_gains_is_claimed_against_nobody_who_knows_the_sample() ->
 
 def test_a_statement_holds_for_the_weakest_round() -> None:
     channel = Channel([Clip(1.0), SecureSum()], UNIFORM)
-    job = Job.of({"model": {"name": "Logistic"}, "algorithm": {"name": "FedAvg"}})
     # ⌊2n/3⌋ + 1 = 4 of 5 clients open a sum, and 3 of 4; so 2·4 − 5 − 1 = 2 may work with the server, and 1.
-    assert statement_of(job, channel, Spent(Counter(), 5, {5}), 1, 9, False).colluding == 2
-    assert statement_of(job, channel, Spent(Counter(), 4, {4, 5}), 2, 9, False).colluding == 1
+    assert statement_of(channel, Spent(Counter(), 5, {5}), 1, 9).colluding == 2
+    assert statement_of(channel, Spent(Counter(), 4, {4, 5}), 2, 9).colluding == 1
 
 
 def stop(record: Any) -> None:

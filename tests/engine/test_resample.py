@@ -17,7 +17,8 @@ from fedpact.core.seeds import Seed
 from fedpact.engine.fitted import Fitted
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory, Prepared
-from fedpact.engine.preparation import Preparation, prepare
+from fedpact.engine.preparation import Preparation
+from fedpact.engine.preparing import prepare
 from fedpact.engine.work import Rules
 from fedpact.report.html import run_sections
 from tests.engine.runs import as_tables, outcome, same_bits

@@ -186,7 +186,13 @@ def check_side_by_side(model: TorchModel, clients: list[ClientData]) -> None:
 
 @pytest.mark.parametrize(
     ("make", "loss", "way"),
-    [(mlp, None, Ghost), (normed, None, Mapped), (Recurrent, None, OneByOne), (mlp, Focal(1.0), Ghost)],
+    [
+        (mlp, None, Ghost),
+        (normed, None, Mapped),
+        (Recurrent, None, OneByOne),
+        (mlp, Focal(1.0), Ghost),
+        (normed, Focal(1.0), Mapped),
+    ],
 )
 def test_a_rows_weight_is_in_its_gradient_before_that_is_clipped(make: Any, loss: Any, way: type) -> None:
     model, rows = Torch(make(), loss, class_weight={"b": 500.0}).build(THREE), rows_of(THREE)

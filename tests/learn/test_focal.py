@@ -91,6 +91,21 @@ def test_a_linear_models_loss_and_slopes_are_torchs(gamma: float, classes: int) 
     np.testing.assert_allclose(own.slopes(numbers, targets), slopes, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_row_that_is_all_but_certain_keeps_the_digits_of_its_loss(gamma: float, classes: int) -> None:
+    # The own class is ahead by 50, and 1 − p, or q, is below float64's rounding of p: −log p is q, and q^γ·q is left.
+    q = (classes - 1) * np.exp(-50.0)
+    scores = np.array([50.0]) if classes == 2 else np.array([[50.0] + [0.0] * (classes - 1)])
+    targets = np.ones(1) if classes == 2 else np.eye(classes)[[0]]
+    own = ScoreLoss("binary" if classes == 2 else "multiclass", gamma)
+    np.testing.assert_allclose(own.losses(scores, targets), q ** (gamma + 1), rtol=1e-12)
+    slope = own.slopes(scores, targets)[0]
+    np.testing.assert_allclose(np.ravel(slope)[0], -(gamma + 1) * q ** (gamma + 1), rtol=1e-12)
+    y = torch.ones(1) if classes == 2 else torch.zeros(1, dtype=torch.int64)
+    np.testing.assert_allclose(focal(gamma, torch.from_numpy(scores), y), q ** (gamma + 1), rtol=1e-12)
+
+
 @every_gamma
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("size", [80.0, 1e4])

@@ -377,6 +377,7 @@ def test_an_augmentation_may_be_ones_own() -> None:
         ([{"name": "RandomErasing", "p": 0.0}], "RandomErasing: p is 0"),
         ([{"name": "RandomErasing", "scale": [0.4, 0.1]}], "the smaller first"),
         ([{"name": "RandomErasing", "scale": [0.4, 1.5]}], "RandomErasing: scale is 1.5"),
+        ([{"name": "RandomErasing", "ratio": ["wide", 1.5]}], 'RandomErasing: ratio is "wide"; it must be'),
     ],
 )
 def test_what_is_no_augmentation_is_refused(augment: Any, said: str) -> None:

@@ -20,6 +20,7 @@ class Kind(StrEnum):
 
     algorithms = "algorithms"
     datasets = "datasets"
+    sources = "sources"
     transforms = "transforms"
     models = "models"
     losses = "losses"
@@ -119,11 +120,13 @@ def _registry(kind: Kind) -> "Registry":
     from fedpact.channel import TRANSFORMS
     from fedpact.data import STEPS
     from fedpact.data.partitions import PARTITIONS
+    from fedpact.data.row_sources import ROW_SOURCES
     from fedpact.engine.stop import STOP_RULES
     from fedpact.learn import AUGMENTATIONS, LOSSES, MODELS
 
     return {
         Kind.algorithms: ALGORITHMS,
+        Kind.sources: ROW_SOURCES,
         Kind.transforms: TRANSFORMS,
         Kind.models: MODELS,
         Kind.losses: LOSSES,

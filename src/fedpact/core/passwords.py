@@ -12,8 +12,8 @@ from fedpact.core.errors import ConfigError
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """How a setting names an environment variable: ${NAME}."""
 
-_BEFORE_HOST = re.compile(r"://[^:/@]*:([^@]*)@")
-_IN_QUERY = re.compile(r"(?:password|passwd|pwd|passphrase|secret|token)=([^&;]*)", re.IGNORECASE)
+_BEFORE_HOST = re.compile(r"://[^:/]*:([^@]*)@")
+_IN_QUERY = re.compile(r"(?:password|passwd|pwd|passphrase|secret|token)\s*=\s*([^&;]*)", re.IGNORECASE)
 
 
 def holds_password(url: str) -> bool:

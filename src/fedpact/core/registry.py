@@ -125,7 +125,7 @@ class Registry:
                     f"It has: {', '.join(settings) or 'none'}."
                 )
             value = _as_hinted(value, hints[key])
-            if self._parts is not None and _part_wanted(hints[key]) and isinstance(value, str | Mapping):
+            if self._parts is not None and _describes_part(value, hints[key]):
                 value = self._parts.build(value if isinstance(value, str) else dict(value))
             if isinstance(value, list):
                 value = tuple(value)
@@ -191,8 +191,12 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if union else (hint,)
 
 
-def _part_wanted(hint: Any) -> bool:
-    return any(getattr(option, "_is_protocol", False) for option in _options(hint))
+def _describes_part(value: Any, hint: Any) -> bool:
+    options = _options(hint)
+    wanted = any(
+        getattr(option, "_is_protocol", False) or dataclasses.is_dataclass(option) for option in options
+    )
+    return wanted and (isinstance(value, Mapping) or (isinstance(value, str) and str not in options))
 
 
 def _spell(hint: Any) -> str:

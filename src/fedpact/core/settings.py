@@ -98,6 +98,18 @@ def check_flags(part: Any, *names: str) -> None:
             raise _refusal(part, name, value, "True or False", optional=False)
 
 
+def check_texts(part: Any, *names: str) -> None:
+    """Check that settings are text.
+
+    Raises:
+        ConfigError: one is something else.
+    """
+    for name in names:
+        value = getattr(part, name)
+        if not isinstance(value, str):
+            raise _refusal(part, name, value, "text", optional=False)
+
+
 def check_choice(part: Any, name: str, options: tuple[Any, ...]) -> None:
     """Check that a setting is one of these options, and keep it as the option is written.
 

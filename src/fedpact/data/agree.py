@@ -165,6 +165,10 @@ class AgreeOnRows:
         }
         return Agreement(Labels(kind, classes, tuple(positions or ())), shape, trained)
 
+    def fitted(self, state: Agreement) -> Agreement:
+        """Return what was agreed on, once there is no task left."""
+        return state
+
 
 def _classes(answers: Mapping[str, Any], wanted: Kind | None) -> tuple[Kind, tuple[Any, ...]]:
     text = sorted(id for id, answer in answers.items() if not answer["numeric"])
@@ -206,9 +210,11 @@ def _agreed(
     first_id, first = next(iter(shapes.items()))
     for id, shape in shapes.items():
         if shape != first:
+            images = name == "shape" and first and shape and len(first) in (2, 3) and first[:-2] == shape[:-2]
             raise DataError(
                 f'the {what} of client "{first_id}" are {spell(first)}, those of client "{id}" {spell(shape)}; '
                 f"all clients need {what} of one shape."
+                + (" If they are images, begin preprocess with Resize." if images else "")
             )
     return None if first is None else tuple(first)
 

@@ -108,7 +108,7 @@ class TextReader:
             check_names(self.whose, self.path, self.separator, self.names)
         self._read_as = {**dict.fromkeys(self.text, str), **self._read_as}
         while True:
-            found, words = self._parsed()
+            kept, found, words = self._parsed()
             again = {name: column.must_be_read_as(self.whose) for name, column in found.items()}
             again = {name: dtype for name, dtype in again.items() if dtype is not None}
             if not again:
@@ -120,6 +120,8 @@ class TextReader:
         self._dtypes = {
             name: str if name in self.text else column.dtype(self.whose) for name, column in found.items()
         }
+        # Last, so that a file which could not be read to its end is read again.
+        self._kept = kept
         return list(self._dtypes)
 
     def frames(self) -> Iterator[pd.DataFrame]:
@@ -137,10 +139,10 @@ class TextReader:
         # Another process parses the file itself, in one go as it knows the types.
         return {**vars(self), "_kept": None}
 
-    def _parsed(self) -> tuple[dict[str, SpeltColumn], dict[str, Words]]:
+    def _parsed(self) -> tuple[Spool, dict[str, SpeltColumn], dict[str, Words]]:
         import pandas as pd
 
-        self._kept = Spool()
+        kept = Spool()
         found: dict[str, SpeltColumn] = {}
         words: dict[str, Words] = {}
         before = 0
@@ -152,13 +154,15 @@ class TextReader:
                 with reading_text(self.whose, self.path):
                     frame = next(reader, None)
                 if frame is None:
-                    return found, words
+                    return kept, found, words
                 frame = frame.reset_index(drop=True)
                 for name in frame.columns:
                     found.setdefault(name, SpeltColumn(name)).note(frame[name])
                     words.setdefault(name, Words(name)).note_spelt(frame[name], before)
                 before += len(frame)
-                self._kept.add(frame)
+                # Integers of any size fit no file; such a table is read again, or refused, once it is known whole.
+                if not any("other" in column.kinds for column in found.values()):
+                    kept.add(frame)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from fedpact.data.image_files import Mode, check_pillow, pixels
 from fedpact.data.tables import read_table, rows_of
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-_CHANNELS: dict[Mode, int] = {"RGB": 3, "L": 1}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class ImageFolder:
 
     def __post_init__(self) -> None:
         check_pillow()
-        check_choice(self, "mode", tuple(_CHANNELS))
+        check_choice(self, "mode", get_args(Mode))
         if self.size is not None:
             object.__setattr__(self, "size", _checked(self.size))
 
@@ -99,9 +98,10 @@ class ImageFolder:
             raise DataError(
                 f"{whose}: {path} names no file in row {int(np.argmax(files.isna())) + 1}; name it."
             )
-        root = os.path.realpath(self.folder)
+        # By name, as links in it are followed.
+        root = os.path.abspath(self.folder)
         for row, file in enumerate(files, 1):
-            if os.path.commonpath([root, os.path.realpath(Path(root) / file)]) != root:
+            if os.path.commonpath([root, os.path.abspath(os.path.join(root, file))]) != root:
                 raise DataError(
                     f"{whose}: {path} names a file outside of its folder in row {row}; move it there."
                 )

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 from weakref import finalize
 
@@ -40,6 +40,12 @@ def _temporary_file() -> IO[bytes]:
         return tempfile.TemporaryFile(prefix="fedpact-")
 
 
+def _close(file: IO[bytes]) -> None:
+    # What a full disk did not take is tried once more, and nobody waits for it.
+    with suppress(OSError):
+        file.close()
+
+
 class Spool:
     """Frames in a file.
 
@@ -49,7 +55,7 @@ class Spool:
 
     def __init__(self) -> None:
         self._file = _temporary_file()
-        finalize(self, self._file.close)
+        finalize(self, _close, self._file)
         self._ends = [0]
 
     def add(self, frame: pd.DataFrame) -> None:
@@ -95,7 +101,7 @@ class ArrayFile:
 
     def __init__(self) -> None:
         self._file = _temporary_file()
-        finalize(self, self._file.close)
+        finalize(self, _close, self._file)
         self._dtype: np.dtype[Any] = np.dtype(np.float64)
         self._shape: tuple[int, ...] = ()
         self._rows = 0

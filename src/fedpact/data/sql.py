@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpact.core.errors import ConfigError, DataError, DependencyError, suggest
 from fedpact.core.passwords import refuse_passwords
+from fedpact.core.settings import check_texts
 from fedpact.data.sql_columns import Block, Column, Kind, as_series, fits, widened
 from fedpact.data.sql_connection import reading
 
@@ -23,9 +24,9 @@ _ROWS = 20_000
 class SQL:
     r"""The rows of a query, which is only read: `fp.client("lyon", fp.SQL("sqlite:///ward.db", "SELECT ..."))`.
 
-    On SQLite and PostgreSQL the query runs in a transaction that the database lets only read. Of other databases, give
-    a user who may only read. Rows come in the query's order: without ORDER BY a database may change it, and other rows
-    become test rows.
+    On SQLite, and on PostgreSQL with pg8000, it is the one statement of a transaction that the database lets only read.
+    Elsewhere, give a user who may only read. Rows come in the query's order: without ORDER BY a database may change it,
+    and other rows become test rows.
 
     A column's dtype is decided by all of its values, so that it is the same in every chunk. Whole numbers are int64,
     and float64 where some are missing; decimals are float64; text, identifiers (UUID) and times of day are text;
@@ -41,7 +42,8 @@ class SQL:
         parameters: name → value.
 
     Raises:
-        ConfigError: a password in the URL, an empty query, or parameters that are not those of the query.
+        ConfigError: a setting of another kind, a password in the URL, an empty query, or parameters that are not those
+            of the query.
         DependencyError: SQLAlchemy is not installed.
     """
 
@@ -52,8 +54,11 @@ class SQL:
 
     def __post_init__(self) -> None:
         refuse_passwords(self.url, "SQL: url")
+        check_texts(self, "url", "query")
         if not self.query.strip():
             raise ConfigError('SQL: the query is empty; write one such as "SELECT age, ill FROM stays".')
+        if not isinstance(self.parameters, Mapping | None):
+            raise ConfigError('SQL: parameters must be names and values, such as {"ward": "a"}.')
         needed, given = _parameters(self._statement()), dict(self.parameters or {})
         for name in needed:
             if name not in given:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -97,14 +99,19 @@ def _target(whose: str, url: str) -> URL:
 
 
 def _engine(whose: str, url: str, target: URL) -> Engine:
-    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy import NullPool, create_engine, event
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-    options: dict[str, Any] = {"poolclass": NullPool, "hide_parameters": True}
+    options: dict[str, Any] = {"poolclass": NullPool, "pool_logging_name": "fedpact", "hide_parameters": True}
+    # It writes down errors in full, which may quote rows; they are said by `reading`.
+    logging.getLogger(f"{NullPool.__module__}.{NullPool.__qualname__}.fedpact").disabled = True
     if target.get_backend_name() == "sqlite" and not (target.database or "").startswith("file:"):
         options["creator"] = _opener(whose, url, target.database)
+    by_pg8000 = target.drivername == "postgresql+pg8000"
+    if by_pg8000:
+        options["paramstyle"] = "numeric_dollar"
     try:
-        return create_engine(target, **options)
+        engine = create_engine(target, **options)
     except NoSuchModuleError:
         near = suggest(target.drivername, _USUAL)
         raise ConfigError(
@@ -118,6 +125,18 @@ def _engine(whose: str, url: str, target: URL) -> Engine:
         ) from None
     except (ArgumentError, ImportError, TypeError, ValueError) as error:
         raise ConfigError(f"{whose}: {url} cannot be used: {_said(error, target)}.") from None
+    if by_pg8000:
+        event.listen(engine, "do_execute", _carry_out_alone)
+    return engine
+
+
+def _carry_out_alone(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Have PostgreSQL take one statement and no more: a second could end the transaction that only reads."""
+    # Parameters are PostgreSQL's own $1, $2, and in what is no style pg8000 looks for none of another form, such as %.
+    getattr(cursor, "cursor", cursor).paramstyle = "qmark" if parameters else ""
+    # For a stream, of which a query makes no use, it takes the protocol of single statements.
+    cursor.execute(statement, parameters, stream=BytesIO())
+    return True
 
 
 def _opener(whose: str, url: str, database: str | None) -> Any:
@@ -142,7 +161,9 @@ def _said(error: BaseException, target: URL) -> str:
         # pg8000 gives the fields of PostgreSQL's answer.
         state, message = str(told.get("C", "")), str(told.get("M", ""))
     else:
-        state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+        # pyodbc gives it first of all.
+        code = told if isinstance(told, str) and len(told) == 5 else ""
+        state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or code)
         message = str(cause).strip().partition("\n")[0]
     if state.startswith("22"):
         # Of the class of errors in data, whose messages quote them.

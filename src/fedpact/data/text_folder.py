@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.settings import check_texts
 from fedpact.data.folders import class_of, files_in
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class TextFolder:
     files: bool = False
 
     def __post_init__(self) -> None:
+        check_texts(self, "encoding", "pattern")
         if self.label not in ("folder", None):
             raise ConfigError(
                 f'TextFolder: label is {self.label!r}; it must be "folder", for the name of the folder that a file is '

@@ -42,6 +42,11 @@ def schema_of(job: Job) -> TableSchema | None:
     return TableSchema.from_json(job.table_schema)
 
 
+def compares_tables(job: Job, schemas: Mapping[str, TableSchema]) -> bool:
+    """Return whether tables are compared: where the job or a client declares something."""
+    return bool(schemas) or schema_of(job) is not None
+
+
 def compare_tables(
     job: Job,
     schemas: Mapping[str, TableSchema],
@@ -66,9 +71,9 @@ def compare_tables(
     Raises:
         DataError: tables differ; a table of conflicts names client, column, what differs and a suggested mend.
     """
-    wanted, failures = schema_of(job), dict[str, str]()
-    if wanted is not None or schemas:
-        comparing = CompareSchemas(wanted, schemas, job.reading.get("label", "label"))
+    failures = dict[str, str]()
+    if compares_tables(job, schemas):
+        comparing = CompareSchemas(schema_of(job), schemas, job.reading.get("label", "label"))
         stream = seed.child(type(comparing).__name__)
         hold_to_end(
             engine, Setting(comparing, None, population, Channel((), comparing), rules, stream), failures
@@ -79,4 +84,7 @@ def compare_tables(
 def as_job_declares(job: Job, schemas: Mapping[str, TableSchema], population: Population) -> Population:
     """Return clients whose tables have the columns, kinds and units of the job's schema."""
     wanted = schema_of(job)
-    return population if wanted is None else Prepared(population, partial(as_declared, wanted, schemas))
+    if wanted is None:
+        return population
+    # A client's own schema says what its rows are measured in.
+    return Prepared(population, partial(as_declared, wanted, schemas), row_by_row=not schemas)

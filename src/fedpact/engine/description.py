@@ -29,7 +29,8 @@ class Quantile:
     Args:
         at: which, from 0 to 1.
         value: of numpy's definition (Hyndman and Fan's seventh).
-        error: the true one is no farther from it than this; 0 where it is exact.
+        error: the true one is no farther from it than this; 0 where it is exact. Where noise was added, with a
+            probability of 95 %.
     """
 
     at: float
@@ -41,6 +42,8 @@ class Quantile:
 class ColumnSummary:
     """What is known of a column over all clients' rows. Dates are numbers of days since the start of 1970.
 
+    Errors are standard deviations of the noise that was added, 0 where there is none.
+
     Args:
         name: the column.
         kind: its kind.
@@ -49,13 +52,18 @@ class ColumnSummary:
         missing: and how many have none.
         mean: of numbers and dates, and so the following.
         deviation: the standard deviation, of the population, as numpy's.
-        least: the smallest value, where it was asked for;
-        most: and the largest.
+        least: the smallest value, where it was asked for; with noise the lower edge of the first bin that has values
+            beyond doubt;
+        most: and the largest; with noise the upper edge of the last such bin.
         quantiles: each with its error.
         histogram: None where nothing says where its bins should lie.
         categories: category → rows, the most frequent first, of those with enough rows.
         others: how many rows have another category.
-        unnamed_at_most: no category that is not listed has more rows than this.
+        unnamed_at_most: no category that is not listed has more rows than this; with noise, in 99 cases of 100.
+        count_error: of `count`, and of `missing`.
+        mean_error: of `mean`.
+        deviation_error: of `deviation`.
+        cell_error: of each count of the histogram, or of a category.
     """
 
     name: str
@@ -72,10 +80,23 @@ class ColumnSummary:
     categories: Mapping[Value, int] | None = None
     others: int = 0
     unnamed_at_most: int = 0
+    count_error: float = 0.0
+    mean_error: float = 0.0
+    deviation_error: float = 0.0
+    cell_error: float = 0.0
 
     def number(self, value: float | None) -> Any:
         """Return a number of the column as people write it: a date as text of ISO 8601."""
         return date_of(value) if self.kind == "date" and value is not None else value
+
+    def errors(self) -> dict[str, float | None]:
+        """Return the errors of count, mean and standard deviation by name; None of what is not told."""
+        measured = self.mean is not None
+        return {
+            "count error": self.count_error,
+            "mean error": self.mean_error if measured else None,
+            "sd error": self.deviation_error if measured else None,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return what is known as plain data; dates as text, deviations and errors of dates in days."""
@@ -94,6 +115,14 @@ class ColumnSummary:
         if self.categories is not None:
             data["categories"] = [{"value": value, "rows": rows} for value, rows in self.categories.items()]
             data |= {"other_rows": self.others, "unnamed_at_most": self.unnamed_at_most}
+        errors = {
+            "count": self.count_error,
+            "mean": self.mean_error,
+            "sd": self.deviation_error,
+            "each": self.cell_error,
+        }
+        if any(errors.values()):
+            data["errors"] = {name: error for name, error in errors.items() if error}
         return data
 
 
@@ -109,6 +138,7 @@ class Description:
         labels: client → label → rows, and None → rows of other labels; empty where that was not asked, or is masked.
         minimum: the rows that a category has at least to be named.
         privacy: what was released, and who saw what.
+        rows_error: the standard deviation of the noise in `rows`; 0 where there is none.
     """
 
     clients: int
@@ -118,6 +148,7 @@ class Description:
     labels: Mapping[str, Mapping[Value | None, int]] = field(default_factory=dict)
     minimum: int = 5
     privacy: Statement | None = None
+    rows_error: float = 0.0
 
     def __getitem__(self, name: str) -> ColumnSummary:
         """Return what is known of a column.
@@ -129,7 +160,10 @@ class Description:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per column: kind, unit, count, missing, mean, sd, min, quantiles, max, most frequent category."""
+        """One row per column: kind, unit, count, missing, mean, sd, min, quantiles, max, most frequent category.
+
+        Where noise was added, behind it the standard deviations of the noise in count, mean and sd.
+        """
         import pandas as pd
 
         at = sorted({each.at for column in self.columns for each in column.quantiles})
@@ -148,6 +182,7 @@ class Description:
                     **{f"{100 * q:g}%": quantiles.get(q) for q in at},
                     "max": column.number(column.most),
                     "top": next(iter(column.categories or ()), None),
+                    **(column.errors() if self.rows_error else {}),
                 }
             )
         index = pd.Index([column.name for column in self.columns], name="column")
@@ -170,6 +205,7 @@ class Description:
         return {
             "clients": self.clients,
             "rows": self.rows,
+            **({"rows_error": self.rows_error} if self.rows_error else {}),
             "columns": [column.to_json() for column in self.columns],
             "labels": {
                 id: [{"value": label, "rows": rows} for label, rows in labels.items()]

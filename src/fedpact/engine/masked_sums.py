@@ -51,10 +51,17 @@ class MaskedSums:
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
     ) -> tuple[Update, ClientState]:
-        """Return the client's statistics as limbs."""
+        """Return the client's statistics as limbs.
+
+        Raises:
+            TypeError: the other algorithm's are no whole numbers.
+        """
         inner: Algorithm[Any] = self.algorithm
         update, kept = inner.client(model, task, data, kept, seed)
-        limbs = {name: self._limbs(np.asarray(array, np.int64)) for name, array in update.summed.items()}
+        limbs = {
+            name: self._limbs(np.asarray(array).astype(np.int64, casting="safe"))
+            for name, array in update.summed.items()
+        }
         return replace(update, averaged={"limbs": Vector.from_arrays(limbs)}, summed={}), kept
 
     def server(self, model: Any, state: Any, aggregate: Aggregate) -> Any:

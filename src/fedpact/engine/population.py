@@ -8,6 +8,7 @@ themselves are in `fedpact.data.populations`.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fedpact.core.errors import ConfigError, DataError, suggest
@@ -180,13 +181,14 @@ class InMemory:
 class Prepared:
     """A population whose rows are prepared when a client is asked.
 
-    Where the population itself is in memory, so are its prepared rows, for the next time.
+    Where the population itself is in memory, so are its prepared rows, for the next time. Of rows that are prepared
+    twice, those in between are not kept.
 
     Args:
-        population: the clients with their raw rows.
-        prepare: makes raw rows into what the model reads.
+        population: the clients with their raw rows, or with rows that are prepared once already.
+        prepare: makes these rows into what the model reads.
         row_by_row: whether it prepares each row for itself.
-        resized: whether a client may have more training rows behind it; then they are counted there.
+        resized: whether a client may have more training rows behind it, or fewer; then they are counted there.
     """
 
     def __init__(
@@ -196,10 +198,15 @@ class Prepared:
         row_by_row: bool = True,
         resized: bool = False,
     ) -> None:
-        self._population = population
-        self._prepare = prepare
-        self._row_by_row = row_by_row
-        self._resized = resized
+        if isinstance(population, Prepared):
+            prepare = partial(_one_after_the_other, population._prepare, prepare)
+            row_by_row &= population._row_by_row
+            resized |= population._resized
+            population = population._population
+        self._population: Population = population
+        self._prepare: Callable[[ClientData], ClientData] = prepare
+        self._row_by_row: bool = row_by_row
+        self._resized: bool = resized
         # By name: training rows behind the preparation, and the version of the population they were counted in.
         self._counted: dict[str, tuple[int, int]] = {}
         # By name: raw rows, and what was made of them.
@@ -235,8 +242,7 @@ class Prepared:
 
     def in_chunks(self) -> Sequence[str]:
         """Return the names of the clients whose raw rows are read in chunks."""
-        population = self._population
-        return population.in_chunks() if isinstance(population, InMemory | Prepared) else ()
+        return self._population.in_chunks() if isinstance(self._population, InMemory) else ()
 
     def ahead(self) -> "Prepared":
         """Prepare the rows that are read in chunks now, so that processes forked from this one share the files."""
@@ -258,7 +264,7 @@ class Prepared:
         return [self._of(each) for each in raw]
 
     def size(self, id: str) -> int:
-        """Return a client's number of training rows; where they are resampled, those that it trains on."""
+        """Return a client's number of training rows; where preparation makes them more or fewer, these."""
         if not self._resized:
             return self._population.size(id)
         now, known = self.version, self._counted.get(id)
@@ -271,19 +277,17 @@ class Prepared:
         return known[0]
 
     def sizes(self, ids: Sequence[str]) -> Sequence[int]:
-        """Return these clients' numbers of training rows; where they are resampled, those that they train on."""
+        """Return these clients' numbers of training rows; where preparation makes them more or fewer, these."""
         return [self.size(id) for id in ids] if self._resized else sizes_of(self._population, ids)
 
     def _of(self, raw: ClientData) -> ClientData:
         population = self._population
-        # What was read in chunks is in a file, which costs no memory to keep, and much time to write again.
-        if not isinstance(population, InMemory) and not isinstance(raw.train, ChunkedRows):
+        if not isinstance(population, InMemory):
             return self._prepare(raw)
-        if self.version != self._seen:
+        if population.version != self._seen:
             # Rows whose client has left, or came back with others, are let go.
-            self._seen, known = self.version, self._prepared
-            holds = population.holds if isinstance(population, InMemory) else lambda client: False
-            self._prepared = {id: both for id, both in known.items() if holds(both[0])}
+            self._seen, known = population.version, self._prepared
+            self._prepared = {id: both for id, both in known.items() if population.holds(both[0])}
         kept = self._prepared.get(raw.id)
         if kept is None or kept[0] is not raw:
             kept = self._prepared[raw.id] = raw, self._prepare(raw)
@@ -303,6 +307,12 @@ class Prepared:
         return ClientStack(
             raw.ids, rows.x.reshape(*shape, *rows.x.shape[1:]), rows.y.reshape(*shape, *rows.y.shape[1:])
         )
+
+
+def _one_after_the_other(
+    first: Callable[[ClientData], ClientData], then: Callable[[ClientData], ClientData], data: ClientData
+) -> ClientData:
+    return then(first(data))
 
 
 def as_population(clients: Population | Iterable[ClientData]) -> Population:

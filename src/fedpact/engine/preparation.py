@@ -1,39 +1,24 @@
-"""From a client's raw rows to what a model reads: agreed on and fitted over all clients, applied at each alike."""
+"""From a client's raw rows to what a model reads: the same at every client, at the server and in a saved model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.channel.channel import Channel
-from fedpact.channel.mask import Mask
-from fedpact.core.errors import ConfigError, DataError
+from fedpact.core.errors import DataError
 from fedpact.core.model import Schema
 from fedpact.core.rows import ClientData, Rows
-from fedpact.core.seeds import Seed
-from fedpact.data.agree import AgreeOnRows, Labels, classes_of, labels_of
+from fedpact.data.agree import Labels, classes_of, labels_of
 from fedpact.data.chunked import ChunkedRows
-from fedpact.data.preprocess.by_chunk import ByChunk, check_steps
-from fedpact.data.preprocess.class_counts import ClassCounts
-from fedpact.data.preprocess.fit import FitPipeline
-from fedpact.data.preprocess.image_fit import FitImages
+from fedpact.data.preprocess.by_chunk import check_steps
 from fedpact.data.preprocess.image_pipeline import ImagePipeline
-from fedpact.data.preprocess.image_resize import size_first
-from fedpact.data.preprocess.image_steps import are_image_steps, check_images
 from fedpact.data.preprocess.pipeline import Pipeline
-from fedpact.data.preprocess.resample import Resampler, resampling_apart
+from fedpact.data.preprocess.resample import Resampler
 from fedpact.data.preprocess.steps import CrossFittedStep, RowStep
 from fedpact.data.spool import ArrayFile
 from fedpact.data.wording import at_client
-from fedpact.engine.masked_sums import hide_sums
-from fedpact.engine.population import Population, stand_in
-from fedpact.engine.rounds import hold_to_end
-from fedpact.engine.trained_classes import TrainedClasses
-from fedpact.engine.work import Engine, Rules, Setting
-from fedpact.learn.class_weight import counts_classes
 
 
 @dataclass(frozen=True)
@@ -72,9 +57,20 @@ class Preparation:
     @property
     def row_by_row(self) -> bool:
         """Whether what becomes of a training row depends neither on the client nor on its other rows."""
-        whole = (RowStep, CrossFittedStep)
-        steps = self.pipeline.steps if self.pipeline else ()
-        return self.resampler is None and not any(isinstance(step, whole) for step in steps)
+        return not self.resizes and not any(isinstance(step, CrossFittedStep) for step in self._steps)
+
+    @property
+    def resizes(self) -> bool:
+        """Whether a client may train on more rows than it has, or on fewer."""
+        return self.resampler is not None or self._leaves_rows_out
+
+    @property
+    def _steps(self) -> tuple[Any, ...]:
+        return self.pipeline.steps if self.pipeline else ()
+
+    @property
+    def _leaves_rows_out(self) -> bool:
+        return any(isinstance(step, RowStep) for step in self._steps)
 
     @property
     def for_others(self) -> "Preparation":
@@ -98,12 +94,25 @@ class Preparation:
                 raise DataError(
                     f"preprocess leaves out all {len(data.train)} rows; mend them, or leave the client out."
                 )
-            if self.resampler is not None:
-                train = self._resampled(train, dtype, data.id)
+            train = self._resampled(train, dtype, data.id)
         if data.test is None:
             return ClientData(data.id, train)
         with at_client(data.id, "test"):
             return ClientData(data.id, train, self._rows(data.test, dtype, narrower))
+
+    def training_classes(self, data: ClientData) -> NDArray[np.int64]:
+        """Return the class indexes of the rows that a client with raw rows trains on [n] or [n, *positions].
+
+        Raises:
+            DataError: its rows cannot be used; the client is named.
+        """
+        if self.resampler is not None:
+            return np.asarray(self.client(ClientData(data.id, data.train), "float64", narrower=True).train.y)
+        with at_client(data.id, "training"):
+            labels = self.labels.encode(labels_of(data.train))
+            if self.pipeline is None or not self._leaves_rows_out:
+                return labels
+            return labels[self.pipeline.selected(data.train.x, training_of=data.id)[1]]
 
     def examples(self, x: Any, dtype: str, narrower: bool = False) -> NDArray[Any]:
         """Return features as the model reads them [n, ...]: all of them, as they are predicted.
@@ -178,7 +187,7 @@ class Preparation:
 
     def _mapped(self, rows: ChunkedRows, dtype: str, training_of: str | None) -> Rows:
         """Return prepared rows that are in a file, of which memory holds what is being read."""
-        check_steps(self.pipeline.steps if self.pipeline else ())
+        check_steps(self._steps)
         x, y = ArrayFile(), ArrayFile()
         for chunk in rows.mapped(lambda chunk: self._rows(chunk, dtype, False, training_of)):
             x.add(chunk.x)
@@ -186,11 +195,11 @@ class Preparation:
         return Rows(x.mapped(), y.mapped())
 
     def _resampled(self, rows: Rows, dtype: str, client: str) -> Rows:
-        if self.resampler is None or rows.y is None:
+        if self.resampler is None:
             return rows
         # Points between whole numbers are not whole.
         x = rows.x.astype(dtype) if self.resampler.computes and rows.x.dtype.kind != "f" else rows.x
-        return Rows(*self.resampler.resample(x, rows.y.astype(np.int64, copy=False), client))
+        return Rows(*self.resampler.resample(x, np.asarray(rows.y), client))
 
 
 def _finite(x: NDArray[Any], dtype: str, narrower: bool) -> NDArray[Any]:
@@ -210,86 +219,3 @@ def _finite(x: NDArray[Any], dtype: str, narrower: bool) -> NDArray[Any]:
             f"{np.argmax(bad) + 1}; {advice}."
         )
     return examples
-
-
-def prepare(
-    model: Any,
-    steps: Sequence[Any],
-    population: Population,
-    engine: Engine,
-    rules: Rules,
-    seed: Seed,
-    failures: Mapping[str, str] | None = None,
-    weighed: bool | None = None,
-    mask: Mask | None = None,
-) -> Preparation:
-    """Agree on labels and columns, and fit each step on what the steps before it make of the training rows.
-
-    A population that describes itself is taken at its word: its clients are asked for what steps are fitted on alone.
-
-    Args:
-        model: the model's specification, for the kind of label it is made for.
-        steps: the specifications of the steps.
-        population: the clients with their raw rows.
-        engine: who runs the clients.
-        rules: how many must answer.
-        seed: the job's.
-        failures: client → why it had no part in what came before.
-        weighed: whether clients have to count their training rows of each class; None for whether the model needs it.
-        mask: what hides each client's part of the sums; None for nothing.
-
-    Raises:
-        DataError: a client's rows cannot be used, or clients do not agree; each is named.
-        ConfigError: a step does not fit the columns.
-    """
-    failures = dict(failures or {})
-    weighed = counts_classes(model) if weighed is None else weighed
-    steps, resampling = resampling_apart(steps)
-
-    one = stand_in(population)
-
-    def ask(algorithm: Any, of_all: bool) -> Any:
-        stream = seed.child(type(algorithm).__name__)
-        # One client that stands for all is a quorum.
-        clients, how = (population, rules) if of_all or one is None else (one, replace(rules, quorum=1))
-        setting = Setting(algorithm, None, clients, Channel((), algorithm), how, stream)
-        # What stands for all is nobody's, and has nothing to hide.
-        hidden = None if mask is None or clients is one else partial(hide_sums, mask)
-        return hold_to_end(engine, setting, failures, hidden)
-
-    def completed(preparation: Preparation) -> Preparation:
-        counts: tuple[int, ...] = ()
-        counted = weighed and preparation.labels.kind != "regression"
-        if counted or any(step.counts_classes for step in resampling):
-            pipeline = preparation.pipeline
-            counting = ClassCounts(preparation.labels, None if pipeline is None else pipeline.to_json())
-            counts = counting.fitted(ask(ByChunk(counting), of_all=True))
-        stream = seed.child("resampling").key.hex()
-        resampler = Resampler(resampling, stream, counts) if resampling else None
-        if counted and resampler is not None:
-            # A class weighs by the rows that are trained on.
-            prepared = replace(preparation, resampler=resampler)
-            trained = TrainedClasses(preparation.labels, prepare=partial(prepared.client, dtype="float64"))
-            counts = trained.fitted(ask(trained, of_all=True))
-        notes = agreement.lacking() if resampling or getattr(model, "class_weight", None) else {}
-        return replace(preparation, class_counts=counts, resampler=resampler, notes=notes)
-
-    of_images = are_image_steps(steps)
-    agreement = ask(AgreeOnRows(getattr(model, "kind", None), size_first(steps)), of_all=False)
-    for step in resampling:
-        # The shape of a table's examples is known once it is prepared, and is that of a row.
-        step.check(agreement.labels, agreement.shape or (0,))
-    if agreement.shape is not None and not steps:
-        return completed(Preparation(agreement.labels, agreement.shape, None, failures))
-    if of_images:
-        fitting_images = FitImages(tuple(steps), check_images(steps, agreement.shape))
-        images = fitting_images.fitted(ask(fitting_images, of_all=True))
-        return completed(Preparation(agreement.labels, images.shape_out, None, failures, images=images))
-    if agreement.shape is not None and len(agreement.shape) != 1:
-        raise ConfigError(
-            f"preprocess prepares tables, but these examples are arrays of shape {agreement.shape}; "
-            "leave preprocess out."
-        )
-    fitting = FitPipeline(tuple(steps), agreement.labels)
-    pipeline = fitting.fitted(ask(fitting, of_all=bool(steps)))
-    return completed(Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline, failures))

@@ -14,8 +14,7 @@ from fedpact.channel.round import ChannelRound
 from fedpact.channel.transform import RoundContext
 from fedpact.core.errors import ConfigError
 from fedpact.core.grid import Grid
-from fedpact.core.job import Job
-from fedpact.engine.records import protects_records, record_protection, worst_of
+from fedpact.engine.records import record_protection, worst_of
 from fedpact.engine.sampler import count_of
 from fedpact.engine.work import Setting
 from fedpact.privacy.accounting import Guarantee, account
@@ -265,28 +264,22 @@ def _against(noise: Noise, releases: Sequence[Release]) -> str:
 
 
 def statement_of(
-    job: Job,
     channel: Channel,
     spent: Spent,
     rounds: int,
     clients: int,
-    evaluated: bool,
     algorithm: Any = None,
-    resampled: bool = False,
-    counted: bool = False,
+    in_clear: Sequence[str] = (),
 ) -> Statement:
     """Return the privacy statement of a run.
 
     Args:
-        job: the job.
         channel: what updates went through.
         spent: what was released.
         rounds: rounds held.
         clients: how many clients there are.
-        evaluated: whether clients judged models on rows held aside.
         algorithm: the algorithm, which may protect single records.
-        resampled: whether clients' training rows were resampled by class.
-        counted: whether clients counted their training rows of each class.
+        in_clear: what was told in clear, in phrases.
     """
     noise, mask, releases = channel.noise, channel.mask, spent.events()
     protections: list[Protection] = []
@@ -302,27 +295,6 @@ def statement_of(
     colluding = 0 if mask is None else min(map(mask.colluding, asked))
     if isinstance(noise, GaussianNoise | SkellamNoise) and noise.where == "distributed":
         colluding = min(colluding, noise.colluding)
-    in_clear = ["who took part in which round", "when, and for how long"]
-    if (mask is None or mask.weighs) and channel.weighs_rows:
-        in_clear.append(f"how many rows each client {'trains on' if resampled else 'has'}")
-        if resampled:
-            in_clear.append("what their number after resampling tells of the balance of a client's labels")
-    if mask is None and noise is None and not protects_records(algorithm):
-        in_clear.append("each client's training loss")
-    if job.table_schema:
-        in_clear.append("the units of each client's columns")
-    named = "columns, categories and classes" if job.preprocess else "columns and classes"
-    in_clear.append(f"the names of each client's {named}")
-    if job.preprocess:
-        sums = "the sums" if mask is None else "the sums over all clients"
-        in_clear.append(f"{sums} that preparation was fitted from")
-    if counted:
-        whose = "each client has" if mask is None else "there are"
-        in_clear.append(f"how many training rows {whose} of each class")
-    if evaluated and mask is not None:
-        in_clear.append("the metrics over all rows that clients hold aside")
-    elif evaluated:
-        in_clear.append("how many rows each client holds aside, and its metrics on them")
     return Statement(
         server_sees=channel.seen(),
         protections=tuple(protections),

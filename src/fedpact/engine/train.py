@@ -13,11 +13,12 @@ from fedpact.core.job import Job
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
 from fedpact.data.table_schema import TableSchema
-from fedpact.engine.declaring import as_job_declares, compare_tables, schema_in_full
+from fedpact.engine.declaring import as_job_declares, compare_tables, compares_tables, schema_in_full
 from fedpact.engine.distilling import with_public_rows
 from fedpact.engine.engines import arithmetic_of, engine_of
 from fedpact.engine.fitted import Fitted
 from fedpact.engine.folder import RunFolder
+from fedpact.engine.in_clear import told_in_clear
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.models import (
     read_model_weights,
@@ -26,7 +27,8 @@ from fedpact.engine.models import (
 from fedpact.engine.parts import Parts
 from fedpact.engine.population import Population, Prepared, as_population, reads_files, schemas_of
 from fedpact.engine.prefetch import Prefetched
-from fedpact.engine.preparation import prepare
+from fedpact.engine.preparation import Preparation
+from fedpact.engine.preparing import prepare
 from fedpact.engine.privacy import check_accountable, statement_of
 from fedpact.engine.progress import show_statement, showing_rounds
 from fedpact.engine.records import charges_records, check_records_stay
@@ -292,18 +294,10 @@ def _hold(
     channel = Channel(parts.stages, parts.algorithm)
     _check_charged(running.ledger, channel, parts.algorithm)
     seed, keep = Seed.of(job.seed), running.keep or Keep()
-    declared = as_job_declares(job, schemas, raw)
     if place and place.begun:
         preparation = place.read_preparation()
     else:
-        engine_here, rules = InProcess(job.timeout_s), Rules(quorum=job.quorum, fatal=(DataError,))
-        failures = compare_tables(job, schemas, raw, engine_here, rules, seed)
-        preparation = prepare(
-            *(parts.model, parts.steps, declared, engine_here, rules, seed),
-            failures=failures,
-            weighed=parts.counts_classes,
-            mask=channel.mask,
-        )
+        preparation = _prepare(job, parts, raw, schemas, channel)
     parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every, job.rounds)
     model = start = parts.model.build(preparation.schema)
     channel = channel.for_model(model.layout)
@@ -321,10 +315,10 @@ def _hold(
         _go_back(job, place, checkpoints, latest, progress)
     narrower = getattr(model, "widens", False)
     prepared = Prepared(
-        declared,
+        as_job_declares(job, schemas, raw),
         partial(preparation.client, dtype=model.input_dtype, narrower=narrower),
         row_by_row=preparation.row_by_row,
-        resized=preparation.resampler is not None,
+        resized=preparation.resizes,
     ).ahead()
     population = Prefetched(prepared) if reads_files(raw) else prepared
     rules = Rules(job.cohort, job.sampling, job.quorum, job.update_range)
@@ -349,19 +343,31 @@ def _hold(
             population.close()
     fitted = Fitted(model, progress.state.model, preparation, job.model)
     evaluation, present = runner.evaluate(progress), len(raw.ids(0))
-    statement = statement_of(
-        *(job, channel, progress.spent, len(progress.history), present),
-        evaluated=evaluation is not None,
-        algorithm=parts.algorithm,
-        resampled=preparation.resampler is not None,
-        counted=bool(preparation.class_counts),
-    )
+    compared, evaluated = compares_tables(job, schemas), evaluation is not None
+    in_clear = told_in_clear(parts, channel, preparation, compared, evaluated)
+    rounds = len(progress.history)
+    statement = statement_of(channel, progress.spent, rounds, present, parts.algorithm, in_clear)
     result = Result.of(job, fitted, progress, evaluation, population, stopped, engine.describe(), statement)
     if place and checkpoints:
         place.begin(job, preparation, arithmetic_of(engine))
         result.save(place.path)
         checkpoints.tidy()
     return result
+
+
+def _prepare(
+    job: Job, parts: Parts, raw: Population, schemas: Mapping[str, TableSchema], channel: Channel
+) -> Preparation:
+    seed, engine = Seed.of(job.seed), InProcess(job.timeout_s)
+    rules = Rules(quorum=job.quorum, fatal=(DataError,))
+    failures = compare_tables(job, schemas, raw, engine, rules, seed)
+    declared = as_job_declares(job, schemas, raw)
+    return prepare(
+        *(parts.model, parts.steps, declared, engine, rules, seed),
+        failures=failures,
+        weighed=parts.counts_classes,
+        mask=channel.mask,
+    )
 
 
 def _check_charged(ledger: Ledger | None, channel: Channel, algorithm: Any) -> None:

@@ -4,13 +4,13 @@ Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4; with
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from fedpact.core.errors import ConfigError
 from fedpact.core.settings import check_numbers
-from fedpact.learn.links import Floats, softmax, softplus
+from fedpact.learn.links import Floats, softplus
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,6 @@ class Focal:
         check_numbers(self, "gamma")
 
 
-class ClassLoss(Protocol):
-    """A loss of classes that a model's setting `loss` may be besides the log loss: `Focal`."""
-
-    @property
-    def gamma(self) -> float: ...
-
-
 def check_loss(part: Any) -> None:
     """Check that a part's setting `loss` is a `Focal` or None.
 
@@ -53,38 +46,42 @@ def check_loss(part: Any) -> None:
 
 def binary_losses(scores: Floats, y: Floats, gamma: float) -> Floats:
     """Return each row's loss of its score and its label, 0 or 1."""
-    margin = np.where(y > 0, scores, -scores)
-    return np.exp(-gamma * softplus(margin)) * softplus(-margin)
+    return _losses(np.where(y > 0, scores, -scores), gamma)
 
 
 def binary_slopes(scores: Floats, y: Floats, gamma: float) -> Floats:
     """Return the derivative of each row's loss by its score."""
     sign = np.where(y > 0, 1.0, -1.0)
-    margin = sign * scores
-    missed = np.exp(-softplus(margin))
-    # With q = 1 − p of the own class, the derivative by the margin is −q^γ·(γ·p·(−log p) + q).
-    return -sign * np.exp(-gamma * softplus(margin)) * (gamma * (1 - missed) * softplus(-margin) + missed)
+    return sign * _slopes(sign * scores, gamma)
 
 
 def multiclass_losses(scores: Floats, y: Floats, gamma: float) -> Floats:
     """Return each row's loss of its scores [..., classes] and its label, 0s and a 1 [..., classes]."""
-    hit, missed, _ = _logs(scores, y)
-    return np.exp(gamma * missed) * -hit
+    return _losses(_margins(scores, y)[0], gamma)
 
 
 def multiclass_slopes(scores: Floats, y: Floats, gamma: float) -> Floats:
     """Return the derivative of each row's loss by its scores [..., classes]."""
-    hit, missed, others = _logs(scores, y)
-    size = np.exp(gamma * missed) * (gamma * np.exp(hit) * -hit + np.exp(missed))
-    # The softmax less the label is q = 1 − p times this, and q^(γ−1), which may be infinite, is nowhere computed.
-    return (softmax(others) - y) * size[..., None]
+    margins, others = _margins(scores, y)
+    return _slopes(margins, gamma)[..., None] * (y - others)
 
 
-def _logs(scores: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return log p and log(1 − p) of each row's own class, and the scores with −∞ for it."""
-    top = scores.max(axis=-1, keepdims=True)
-    logs = scores - top - np.log(np.exp(scores - top).sum(axis=-1, keepdims=True))
-    others = np.where(y > 0, -np.inf, logs)
-    highest = others.max(axis=-1, keepdims=True)
-    missed = highest[..., 0] + np.log(np.exp(others - highest).sum(axis=-1))
-    return np.sum(logs * y, axis=-1), missed, others
+def _losses(margins: Floats, gamma: float) -> Floats:
+    """Return the losses where log p − log(1 − p) is the margin: neither logarithm is lost where p is nearly 0 or 1."""
+    return np.exp(-gamma * softplus(margins)) * softplus(-margins)
+
+
+def _slopes(margins: Floats, gamma: float) -> Floats:
+    """Return the derivatives of the losses by the margins, −q^γ·(γ·p·(−log p) + q) with q = 1 − p."""
+    hit, missed = -softplus(-margins), -softplus(margins)
+    return -np.exp(gamma * missed) * (np.exp(missed) - gamma * np.exp(hit) * hit)
+
+
+def _margins(scores: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return each row's margin, and the softmax of the other classes' scores [..., classes], which is its slope."""
+    others = np.where(y > 0, -np.inf, scores)
+    top = others.max(axis=-1, keepdims=True)
+    powers = np.exp(others - top)
+    total = powers.sum(axis=-1, keepdims=True)
+    own = np.sum(scores * y, axis=-1)
+    return own - (top + np.log(total))[..., 0], powers / total

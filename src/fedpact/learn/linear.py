@@ -25,12 +25,15 @@ from fedpact.core.settings import check_choice, check_numbers
 from fedpact.core.vector import Entry, Layout, Vector
 from fedpact.learn.class_weight import ClassWeight, check_class_weight, weights_of_classes
 from fedpact.learn.flat import check_flat
-from fedpact.learn.focal import ClassLoss, check_loss
+from fedpact.learn.focal import Focal, check_loss
 from fedpact.learn.linear_stacked import StackedRegression
 from fedpact.learn.links import LINKS, Floats
 from fedpact.learn.score_losses import ScoreLoss
 
 Init = Literal["zeros", "uniform"]
+
+# Rows of more numbers than this are read where they are, which may be a file, and copied so many numbers at a time.
+_MOST_COPIED = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class _Regression:
 @dataclass(frozen=True)
 class _Classifier(_Regression):
     class_weight: ClassWeight = field(default=None, metadata=LATER)
-    loss: ClassLoss | None = field(default=None, metadata=LATER)
+    loss: Focal | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,7 +228,10 @@ class RegressionModel:
         return "the focal loss is not convex" if self.loss.gamma else None
 
     def curvature(self, weights: Vector, rows: Rows) -> tuple[float, Floats, Floats]:
-        """Return the summed log loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty."""
+        """Return the summed loss, its gradient [p] and its Hessian [p, p] over these rows, without the penalty.
+
+        The Hessian is that of the squared error and the log loss (see `not_convex`).
+        """
         x, y = np.asarray(rows.x, np.float64), self.targets(rows.y)
         scores = self._scores(weights, x)
         predicted = LINKS[self.schema.kind](scores)
@@ -237,10 +243,10 @@ class RegressionModel:
             return loss, augmented.T @ residual, (augmented * slope[:, None]).T @ augmented
         classes, width = predicted.shape[1], augmented.shape[1]
         gradient = (residual.T @ augmented).ravel()
-        hessian = np.empty((classes, width, classes, width))
+        hessian, weighed = np.empty((classes, width, classes, width)), self.loss.weighed(predicted, y)
         for a in range(classes):
             for b in range(a, classes):
-                slope = self.loss.weighed(predicted[:, a] * ((a == b) - predicted[:, b]), y)
+                slope = weighed[:, a] * ((a == b) - predicted[:, b])
                 hessian[a, :, b] = (augmented * slope[:, None]).T @ augmented
                 hessian[b, :, a] = hessian[a, :, b]
         # By class, then feature, as computed; by coef, then intercept, as laid out.
@@ -263,8 +269,9 @@ class RegressionSession:
         self.weights = list(self._weights.flats)
         self.gradients = list(self._gradient.flats)
         self._penalty = model.l2 * model.penalised()
-        self._x = np.empty((0, 0))
+        self._x: NDArray[Any] = np.empty((0, 0))
         self._y: NDArray[Any] = np.empty(0)
+        self._copied = True
 
     def load(self, weights: Vector) -> None:
         """Overwrite the weights."""
@@ -280,14 +287,38 @@ class RegressionSession:
 
     def bind(self, rows: Rows, seed: Seed) -> None:
         """Make these rows the ones that `gradient` reads."""
-        # With a column of ones, scores and gradient are one matrix-vector product each.
-        ones = 0 if self._model.schema.kind == "multiclass" else 1
-        self._x = np.hstack([rows.x, np.ones((len(rows.x), ones))], dtype=np.float64, casting="unsafe")
+        x = np.asarray(rows.x)
+        self._copied = x.size <= _MOST_COPIED
+        self._x = self._widened(x) if self._copied else x
         self._y = self._model.targets(rows.y)
 
     def gradient(self, index: Batch) -> float:
         """Write the gradient of the penalised mean loss over these rows (None: all); return the loss without it."""
+        if index is not None or self._copied:
+            return self._gradient_of(*self._batch(index))
+        n, loss, total = len(self._y), 0.0, np.zeros_like(self.gradients[0])
+        rows = max(1, _MOST_COPIED // self._x.shape[1])
+        for start in range(0, n, rows):
+            x, y = self._batch(slice(start, start + rows))
+            loss += self._gradient_of(x, y) * len(y) / n
+            total += self.gradients[0] * (len(y) / n)
+        self.gradients[0][:] = total
+        return loss
+
+    def _batch(self, index: Batch) -> tuple[Floats, NDArray[Any]]:
         x, y = (self._x, self._y) if index is None else (self._x[index], self._y[index])
+        return (x if self._copied else self._widened(x)), y
+
+    def _widened(self, x: NDArray[Any]) -> Floats:
+        if self._model.schema.kind == "multiclass":
+            return np.asarray(x, np.float64)
+        # With a column of ones, scores and gradient are one matrix-vector product each.
+        widened = np.empty((len(x), x.shape[1] + 1))
+        widened[:, :-1] = x
+        widened[:, -1] = 1.0
+        return widened
+
+    def _gradient_of(self, x: Floats, y: NDArray[Any]) -> float:
         loss, flat = self._model.loss, self.gradients[0]
         multiclass = loss.kind == "multiclass"
         scores = self._model._scores(self._weights, x) if multiclass else x @ self.weights[0]
@@ -306,7 +337,7 @@ class RegressionSession:
 
         The weight of its class is in it before it is clipped, so that a row adds no more than the norm, whatever it is.
         """
-        x, y, loss = self._x[index], self._y[index], self._model.loss
+        (x, y), loss = self._batch(index), self._model.loss
         multiclass = loss.kind == "multiclass"
         total = Vector.zeros(self._model.layout)
         # What overflows on the way has no finite norm, and counts as 0.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import DataError
-from fedpact.core.model import Batch, Schema
+from fedpact.core.model import Schema
 from fedpact.learn.linear import RegressionModel, RegressionSession
 from fedpact.learn.links import Floats, softmax
 from fedpact.learn.score_losses import ScoreLoss
@@ -57,9 +57,7 @@ class TaughtSession(RegressionSession):
         self._temperature = temperature
         self._binary = model.schema.kind == "binary"
 
-    def gradient(self, index: Batch) -> float:
-        """Write the gradient of the penalised mean loss over these rows (None: all); return the loss without it."""
-        x, y = (self._x, self._y) if index is None else (self._x[index], self._y[index])
+    def _gradient_of(self, x: Floats, y: NDArray[Any]) -> float:
         heat, flat = self._temperature, self.gradients[0]
         if self._binary:
             scores = x @ self.weights[0]

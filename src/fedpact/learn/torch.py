@@ -19,7 +19,6 @@ from fedpact.core.model import Kind, Schema
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
 from fedpact.learn import AUGMENTATIONS
-from fedpact.learn import LOSSES as LOSS_PARTS
 from fedpact.learn.class_weight import ClassWeight, check_class_weight, weights_of_classes
 from fedpact.learn.focal import Focal
 from fedpact.learn.torch_augmenting import as_augmentations, check_augment
@@ -182,9 +181,7 @@ class Torch:
         """
         settings: dict[str, Any] = {
             "name": "Torch",
-            "loss": LOSS_PARTS.describe(self.loss)
-            if isinstance(self.loss, Focal)
-            else describe_loss(self.loss),
+            "loss": describe_loss(self.loss),
             "device": self.device if isinstance(self.device, str) else list(self.device),
             "precision": self.precision,
             "init": self.init,

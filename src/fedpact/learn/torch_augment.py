@@ -171,11 +171,12 @@ class RandomErasing:
         check_numbers(self, "p", positive=True, at_most=1.0)
         for name, most in (("scale", 1.0), ("ratio", math.inf)):
             pair = getattr(self, name)
-            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2 or pair[0] > pair[1]:
-                raise ConfigError(
-                    f"RandomErasing: {name} is {pair!r}; it must be two numbers, the smaller first."
-                )
+            said = f"RandomErasing: {name} is {pair!r}; it must be two numbers, the smaller first."
+            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise ConfigError(said)
             numbers = tuple(number_in(self, name, number, positive=True, at_most=most) for number in pair)
+            if numbers[0] > numbers[1]:
+                raise ConfigError(said)
             object.__setattr__(self, name, numbers)
 
     def augment(self, images: Tensor, random: np.random.Generator) -> Tensor:

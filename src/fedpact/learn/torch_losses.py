@@ -91,13 +91,13 @@ def focal(gamma: float, outputs: Tensor, targets: Tensor) -> Tensor:
     """
     if outputs.ndim == 1:
         margin = torch.where(targets > 0, outputs, -outputs)
-        return -torch.exp(gamma * functional.logsigmoid(-margin)) * functional.logsigmoid(margin)
-    logs = outputs.log_softmax(dim=1)
-    own = functional.one_hot(targets, outputs.shape[1]).bool()
-    hit = logs.masked_fill(~own, 0.0).sum(dim=1)
-    # From the other classes' probabilities, which 1 − p would lose where p is nearly 1.
-    missed = logs.masked_fill(own, -torch.inf).logsumexp(dim=1)
-    return -torch.exp(gamma * missed) * hit
+    else:
+        # Unlike torch's one_hot, which reads the labels, this can be mapped over examples.
+        own = targets[:, None] == torch.arange(outputs.shape[1], device=targets.device)
+        others = outputs.masked_fill(own, -torch.inf).logsumexp(dim=1)
+        margin = outputs.masked_fill(~own, 0.0).sum(dim=1) - others
+    # Of log p − log(1 − p), which loses neither logarithm where p is nearly 0 or 1.
+    return -torch.exp(gamma * functional.logsigmoid(-margin)) * functional.logsigmoid(margin)
 
 
 def check_named(part: Any) -> None:
@@ -224,10 +224,12 @@ def check_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
         raise ModelError("the loss must return the mean over the rows, as a tensor of one number.")
 
 
-def describe_loss(loss: str | Loss | None) -> str | None:
-    """Return a loss in words that differ where two losses do: its name, or its function's with its settings."""
+def describe_loss(loss: str | Loss | Focal | None) -> str | dict[str, Any] | None:
+    """Return a loss as plain data that differ where two do: its name, its function's with its settings, or a part's."""
     if loss is None or isinstance(loss, str):
         return loss
+    if isinstance(loss, Focal):
+        return PARTS.describe(loss)
     if not isinstance(loss, nn.Module):
         return _qualified(loss)
     settings = {name: value for name, value in vars(loss).items() if not name.startswith("_")}

@@ -21,8 +21,10 @@ def standing_for_all(example: ClientData, labels: Sequence[Any] | NDArray[Any]) 
         labels: each at least once; none where labels are numbers to predict.
     """
     given = np.asarray(labels if len(labels) else _A_NUMBER)
-    n = max(len(example.train), len(given))
-    x = example.train.take(np.arange(n) % len(example.train)).x
+    rows = len(example.train)
+    # What a table's columns hold is told from all rows of them, and an array's shape from any.
+    n = max(rows if hasattr(example.train.x, "columns") else 1, len(given))
+    x = example.train.x if n == rows else example.train.take(np.arange(n) % rows).x
     y = given[np.arange(n) % len(given)]
     # Where there is a label for each position of an example, a row of the stand-in has the same at all.
     positions = () if example.train.y is None else np.shape(example.train.y)[1:]

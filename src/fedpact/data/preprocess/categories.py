@@ -37,6 +37,11 @@ class Categories(Columnwise):
         names: columns of at most 10,000 categories.
     """
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The names of categories."""
+        return ("the names of each client's categories",) if self.names else ()
+
     def task(self, state: Estimating) -> Task | None:
         """Ask every client, once; nobody where there is no column."""
         return ask(state, "collect") if self.names and state.round == 0 else None
@@ -87,6 +92,11 @@ class Counts(Columnwise):
     declared: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
     rounds: ClassVar[int] = 2
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The names of categories that are not declared."""
+        return Categories(self._open).told
 
     def init(self, model: Any, seed: Seed) -> Estimating:
         """Return the state before the first round, which is the second where nothing has to be collected."""

@@ -51,6 +51,12 @@ class DocumentCounts(Columnwise):
     vocabulary: tuple[str, ...] = ()
     buckets: int = 0
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The words, where they are neither hashed nor declared."""
+        named = self.names and not (self.vocabulary or self.buckets)
+        return ("the words in each client's texts",) if named else ()
+
     def init(self, model: Any, seed: Seed) -> Estimating:
         """Return the state before the first round, which is the second where no words have to be named."""
         known = bool(self.vocabulary or self.buckets)

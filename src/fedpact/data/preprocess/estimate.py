@@ -77,6 +77,11 @@ class Columnwise:
     rounds: ClassVar[int] = 1
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What the server sees of each client besides its part of sums, in phrases."""
+        return ()
+
     def init(self, model: Any, seed: Seed) -> Estimating:
         """Return the state before the first round."""
         return Estimating()

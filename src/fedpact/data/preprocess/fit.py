@@ -124,6 +124,18 @@ class FitPipeline:
         """Return the pipeline, once there is no task left."""
         return Pipeline.from_json(state.pipeline or {})
 
+    def told(self, pipeline: Pipeline) -> tuple[str, ...]:
+        """Return what the server saw of each client besides its part of sums, in phrases.
+
+        Args:
+            pipeline: what came out.
+        """
+        phrases = ["the names and kinds of each client's columns"]
+        for place in range(len(self.steps)):
+            estimate = self._estimate(Pipeline(pipeline.columns, pipeline.steps[:place]))
+            phrases += getattr(estimate, "told", ())
+        return tuple(dict.fromkeys(phrases))
+
     @property
     def _schema(self) -> FitSchema:
         raw = (name for step in self.steps if isinstance(step, RawStep) for name in step.raw_columns())

@@ -26,6 +26,11 @@ class WithMissing(Columnwise):
 
     estimate: Estimate
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What the other estimate tells."""
+        return getattr(self.estimate, "told", ()) if self.names else ()
+
     def init(self, model: Any, seed: Seed) -> Estimating:
         """Return the state before the first round."""
         return Estimating(0, {"missing": None, "other": self.estimate.init(model, seed)})

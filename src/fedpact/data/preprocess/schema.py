@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _IN_WORDS: dict[ColumnKind, str] = {"numeric": "numbers", "category": "text", "other": "something else"}
 
+_FIRST_ROWS = 100
+
 # (name, kind or None where all is missing, description) of each column of one client.
 _Table = list[tuple[str, ColumnKind | None, str]]
 
@@ -85,8 +87,8 @@ def _describe(values: pd.Series[Any]) -> tuple[ColumnKind | None, str]:
     import pandas as pd
     from pandas.api import types
 
-    present = values[values.notna()]
-    if present.empty:
+    # The first rows answer for most columns.
+    if not (values.iloc[:_FIRST_ROWS].notna().any() or values.notna().any()):
         return None, "nothing but missing values"
     if isinstance(values.dtype, pd.CategoricalDtype):
         return "category", "a pandas categorical"
@@ -94,6 +96,8 @@ def _describe(values: pd.Series[Any]) -> tuple[ColumnKind | None, str]:
         return "numeric", "numbers"
     if isinstance(values.dtype, pd.StringDtype):
         return "category", "text"
+    known = values.notna()
+    present = values[known]
     texts = is_text(present)
     if texts.all():
         return "category", "text"
@@ -101,7 +105,7 @@ def _describe(values: pd.Series[Any]) -> tuple[ColumnKind | None, str]:
         return "other", f"values of dtype {values.dtype}"
     if not texts.any():
         return "numeric", "numbers"
-    first = int(np.flatnonzero(values.notna())[np.argmax(texts)]) + 1
+    first = int(np.flatnonzero(known)[np.argmax(texts)]) + 1
     return "category", f"text among numbers in {texts.sum()} row(s), first in row {first}"
 
 

@@ -56,6 +56,11 @@ class SharedKeys(Columnwise):
 
     secret: str
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The hashes."""
+        return ("hashes of each client's keys, of which the same are duplicates",) if self.names else ()
+
     def task(self, state: Estimating) -> Task | None:
         """Ask every client, once."""
         return ask(state, "collect") if self.names and state.round == 0 else None

@@ -92,6 +92,11 @@ class TargetSums(Columnwise):
         categories = [list(self.declared.get(name, ())) for name in self.names]
         return Estimating(0 if self._open else 1, {"stream": seed.key.hex(), "categories": categories})
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The names of categories that are not declared."""
+        return Categories(self._open).told
+
     def task(self, state: Estimating) -> Task | None:
         """Ask for the categories, then for counts and sums."""
         if not self.names or state.round >= 2:
