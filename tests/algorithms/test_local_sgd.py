@@ -21,6 +21,7 @@ from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
 from fedpact.learn.linear import RegressionModel, RegressionSession
+from fedpact.learn.score_losses import ScoreLoss
 from tests.federation import SEED, Quadratics, run_rounds, split
 
 torch = pytest.importorskip("torch")
@@ -37,7 +38,7 @@ class Watched(RegressionModel):
     """A logistic regression that notes the rows of each of its steps."""
 
     def __init__(self) -> None:
-        super().__init__(Schema("binary", (3,), (0, 1)), 0.0, "zeros")
+        super().__init__(Schema("binary", (3,), (0, 1)), 0.0, "zeros", ScoreLoss("binary"))
         self.steps: list[Index] = []
 
     def session(self) -> "WatchedSession":

@@ -175,6 +175,16 @@ def test_numbers_of_too_many_digits_ask_for_text(tmp_path):
     assert len(client("lyon", path, "ill", chunk_rows=1, text=["id"], test=0).train) == 2
 
 
+def test_numbers_of_any_number_of_digits_beside_text_are_text(tmp_path):
+    cells = ["100000000000000000000", "x", "y", "-9223372036854775809"]
+    path = written(tmp_path, "t.csv", "\n".join(["id,ill", *(f"{cell},0" for cell in cells)]) + "\n")
+    chunked = client("lyon", path, "ill", chunk_rows=1, test=0)
+    assert_same_rows(chunked.train, client("lyon", path, "ill", test=0).train)
+    path = written(tmp_path, "u.csv", "id,ill\n100000000000000000000,0\n1.5,1\n")
+    with pytest.raises(DataError, match="whole numbers of more digits"):
+        client("lyon", path, "ill", chunk_rows=1)
+
+
 def test_a_row_is_a_test_row_whatever_the_size_of_chunks(tmp_path):
     stays().to_csv(tmp_path / "t.csv", index=False)
     read = [client("lyon", tmp_path / "t.csv", "ill", chunk_rows=rows) for rows in (1, 7, N)]
@@ -280,6 +290,19 @@ def test_rows_in_chunks_go_to_another_process_without_their_rows(tmp_path):
     assert len(sent) < 4000
     arrived = pickle.loads(sent)  # noqa: S301
     pd.testing.assert_frame_equal(gathered(arrived)[0], gathered(lyon.test)[0])
+
+
+def test_a_file_that_could_not_be_read_to_its_end_is_read_again(tmp_path):
+    path = tmp_path / "t.csv"
+    stays().to_csv(path, index=False)
+    # As another process would read it, which parses the file itself.
+    lyon = pickle.loads(pickle.dumps(client("lyon", path, "ill", test=0, chunk_rows=10)))  # noqa: S301
+    whole = path.read_text()
+    path.write_text(whole + "1,2,3,4,5,6,7,8\n")
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        list(lyon.train.chunks())
+    path.write_text(whole)
+    assert len(gathered(lyon.train)[0]) == N
 
 
 def test_a_schema_is_inferred_from_all_chunks():

@@ -5,11 +5,13 @@ import pytest
 import fedpact as fp
 from fedpact.core import ClientData, Rows
 from fedpact.core.errors import DataError
+from fedpact.core.seeds import Seed
 from fedpact.data.preprocess import Pipeline
 from fedpact.data.preprocess.categories import Categories
 from fedpact.data.preprocess.columns import as_categories, as_frame, coded
-from fedpact.data.preprocess.estimate import Estimating
+from fedpact.data.preprocess.estimate import Estimating, ask
 from fedpact.data.preprocess.on_demand import PreparedRows
+from fedpact.data.preprocess.schema import FitSchema
 from tests.data.test_preprocess import fit_steps
 
 # More rows than are made into a matrix at once, and more values than an estimate prepares at once.
@@ -66,6 +68,23 @@ def test_what_does_not_fit_is_found_although_it_is_not_asked_for() -> None:
     tables = [pd.DataFrame({"a": [1.0, np.nan], "b": [1.0, last]}) for last in (2.0, np.inf)]
     with pytest.raises(DataError, match=r'client "client 1".*column "b" is infinite in 1 row'):
         fit_steps([fp.Impute("mean", columns=("a",))], *tables)
+
+
+def test_a_column_is_of_the_kind_of_its_last_value_where_it_has_no_other() -> None:
+    gaps = np.full(999, np.nan)
+    table = pd.DataFrame(
+        {
+            "number": [*gaps, 1.0],
+            "text": pd.Series([*gaps, "x"], dtype="str"),
+            "object": pd.Series([*gaps, "x"], dtype=object),
+            "grade": pd.Categorical([*gaps, "x"]),
+            "none": [*gaps, np.nan],
+        }
+    )
+    kinds = FitSchema().client(
+        None, ask(Estimating(), "collect"), ClientData("a", Rows(table)), {}, Seed.of(0)
+    )
+    assert [kind for _, kind, _ in kinds[0].answer] == ["numeric", "category", "category", "category", None]
 
 
 def test_rows_that_steps_choose_among_are_a_table() -> None:

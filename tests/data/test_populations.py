@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import fedpact as fp
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import ClientData, Rows
+from fedpact.data.populations.describe import standing_for_all
 from fedpact.data.populations.names import Listed, Names, Numbered, Some
 from fedpact.engine.population import Described, HeldOut, InMemory, Population, stand_in
 
@@ -340,3 +341,14 @@ def test_a_misspelt_population_names_the_nearest():
     with pytest.raises(AttributeError, match=r'there is no population "parket"\. Did you mean "parquet"\?'):
         _ = fp.populations.parket
     assert dir(fp.populations) == ["arrays", "folder", "function", "parquet", "sqlite"]
+
+
+def test_one_that_stands_for_all_has_a_tables_own_rows_and_few_of_an_array() -> None:
+    labels = ["a", "b", "c"]
+    table = pd.DataFrame({"size": [np.nan, 1.0, 2.0, 3.0]})
+    assert standing_for_all(ClientData("lyon", Rows(table)), labels).train.x is table
+    few = standing_for_all(ClientData("lyon", Rows(table[:2])), labels).train
+    assert few.x["size"].isna().tolist() == [True, False, True]
+    images = standing_for_all(ClientData("lyon", Rows(np.zeros((1000, 8, 8)))), labels).train
+    assert images.x.shape == (3, 8, 8)
+    assert list(images.y) == labels

@@ -1,8 +1,10 @@
 """Clients that are read in chunks: what is computed of them has the bits of the same rows in memory."""
 
 import errno
+import gc
 import json
 import mmap
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from fedpact.core.job import Job
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.read import client
+from fedpact.data.spool import ArrayFile
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.population import InMemory, Prepared
 from fedpact.engine.preparation import Preparation
@@ -246,6 +249,13 @@ def test_a_bad_value_is_named_by_its_row_among_all_training_rows():
         preparation([client("a", table, "ill", test=0, chunk_rows=10)], STEPS["means"])
 
 
+def test_a_client_is_named_once_where_its_categories_cannot_be_told():
+    table = stays().drop(columns="note")
+    table.loc[30, "age"] = np.inf
+    with pytest.raises(DataError, match=r'^client "a": column "age" is infinite in 1 row.*first in row 31;'):
+        preparation([client("a", table, "ill", test=0, chunk_rows=10)], (fp.OneHot(),))
+
+
 def test_prepared_rows_are_mapped_and_leave_no_file_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     chunked = without_note(10)
@@ -285,3 +295,17 @@ def test_a_full_disk_is_said_in_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(DataError, match=r"No space left on device\. Make room there, or name .* TMPDIR"):
         client("lyon", Path(tmp_path / "t.csv"), "ill", chunk_rows=10)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="takes a file that is always full")
+def test_a_disk_that_is_full_at_the_end_is_said_once(monkeypatch):
+    unheard: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "wb"))  # noqa: SIM115
+    array = ArrayFile()
+    array.add(np.ones((3, 2)))
+    with pytest.raises(DataError, match="No space left on device"):
+        array.mapped()
+    del array
+    gc.collect()
+    assert unheard == []

@@ -8,6 +8,7 @@ import pytest
 
 import fedpact as fp
 from fedpact.channel.channel import Channel
+from fedpact.core.seeds import Seed
 from fedpact.engine.in_clear import told_in_clear
 from fedpact.engine.in_process import InProcess
 from fedpact.engine.parts import Parts
@@ -27,12 +28,15 @@ ROWS = "how many rows each client has"
 TRAINED = "how many rows each client trains on"
 
 
-def tables() -> list[fp.ClientData]:
-    """Return two clients with a number, a category and a text, and the last row twice."""
-    table = pd.DataFrame(
-        {"age": [30.0, 40.0, 50.0, 50.0], "ward": ["a", "b", "a", "a"], "note": ["ill", "well", "ill", "ill"]}
-    )
-    return [fp.ClientData(id, fp.Rows(table, np.array([0, 0, 1, 1]))) for id in ("lyon", "nice")]
+def tables(column: str) -> list[fp.ClientData]:
+    """Return two clients with one column each, of a number, a category or a text."""
+    values = {
+        "age": [30.0, 40.0, 50.0, 60.0],
+        "ward": ["a", "b", "a", None],
+        "note": ["ill", "well", "ill", ""],
+    }
+    x = pd.DataFrame({column: values[column]})
+    return [fp.ClientData(id, fp.Rows(x, np.array([0, 0, 1, 1]))) for id in ("lyon", "nice")]
 
 
 def arrays(*shape: int) -> list[fp.ClientData]:
@@ -43,7 +47,7 @@ def arrays(*shape: int) -> list[fp.ClientData]:
 def told(clients: list[fp.ClientData], *steps: Any, model: Any = None) -> set[str]:
     """Return what preparation and one round of averaging by numbers of rows tell."""
     parts = Parts.of(model or fp.models.Logistic(), fp.FedAvg(lr=0.1), list(steps), (), ())
-    rules, seed = Rules(), fp.core.seeds.Seed.of(0)
+    rules, seed = Rules(), Seed.of(0)
     preparation = prepare(parts.model, parts.steps, InMemory(clients), InProcess(), rules, seed)
     phrases = told_in_clear(parts, Channel((), parts.algorithm), preparation, compared=False, evaluated=False)
     assert len(set(phrases)) == len(phrases)
@@ -56,39 +60,41 @@ def test_of_arrays_it_is_their_shape_and_of_no_column_a_name() -> None:
 
 
 def test_of_images_it_is_their_shape_and_sums() -> None:
-    assert told(arrays(1, 8, 8), fp.Normalize()) == {ROWS, SHAPE, CLASSES, SUMS}
+    assert told(arrays(1, 8, 8), fp.NormalizeImages()) == {ROWS, SHAPE, CLASSES, SUMS}
+
+
+WARDS = {"ward": ["a", "b"]}
 
 
 @pytest.mark.parametrize(
-    ("step", "named"),
+    ("column", "steps", "named"),
     [
-        (fp.OneHot(columns=["ward"]), {CATEGORIES}),
-        (fp.OneHot(columns=["ward"], categories={"ward": ["a", "b"]}), set()),
-        (fp.TargetEncode(columns=["ward"]), {CATEGORIES}),
-        (fp.Impute("most_frequent", columns=["ward"], indicator=True), {CATEGORIES}),
-        (fp.TfIdf(columns=["note"]), {WORDS}),
-        (fp.TfIdf(columns=["note"], vocabulary=["ill", "well"]), set()),
-        (fp.Standardize(columns=["age"]), set()),
+        ("age", [fp.Standardize()], set()),
+        ("ward", [fp.OneHot()], {CATEGORIES}),
+        ("ward", [fp.OneHot(categories=WARDS)], set()),
+        ("ward", [fp.TargetEncode()], {CATEGORIES}),
+        ("ward", [fp.TargetEncode(categories=WARDS)], set()),
+        ("ward", [fp.Impute("most_frequent", indicator=True), fp.OneHot(categories=WARDS)], {CATEGORIES}),
+        ("note", [fp.TfIdf(["note"])], set()),
+        ("note", [fp.TfIdf(["note"], vocabulary="agreed")], {WORDS}),
+        ("note", [fp.TfIdf(["note"], vocabulary=["ill", "well"])], set()),
     ],
-    ids=repr,
+    ids=str,
 )
-def test_of_tables_it_is_what_steps_ask_each_client_for(step: Any, named: set[str]) -> None:
-    others = [fp.OneHot(columns=["ward"], categories={"ward": ["a", "b"]}), fp.Drop(columns=["note"])]
-    columns = getattr(step, "columns", ()) or ()
-    kept = isinstance(step, fp.Impute)
-    rest = [other for other in others if kept or not set(other.columns or ()) & set(columns)]
-    assert told(tables(), step, *rest) == {ROWS, COLUMNS, CLASSES, SUMS} | named
+def test_of_tables_it_is_what_steps_ask_each_client_for(
+    column: str, steps: list[Any], named: set[str]
+) -> None:
+    assert told(tables(column), *steps) == {ROWS, COLUMNS, CLASSES, SUMS} | named
 
 
 def test_duplicates_that_are_looked_for_across_clients_tell_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDPACT_TEST_SECRET", "a secret of enough letters to be one")
-    duplicates = fp.DropDuplicates(columns=["age"], across=True, secret="FEDPACT_TEST_SECRET")
-    clients = tables()[:1] + [
-        fp.ClientData("nice", fp.Rows(tables()[0].train.x.assign(age=[1.0, 2, 3, 4]), [0, 1, 0, 1]))
-    ]
-    rest = [fp.Drop(columns=["ward", "note"])]
-    assert told(clients, duplicates, *rest) == {TRAINED, COLUMNS, CLASSES, SUMS, HASHES}
-    assert HASHES not in told(clients, fp.DropDuplicates(columns=["age"]), *rest)
+    across = fp.DropDuplicates(by=["age"], across=True, secret="FEDPACT_TEST_SECRET")
+    lyon, nice = tables("age")
+    others = nice.train.x.assign(age=[30.0, 55.0, 65.0, 75.0])
+    clients = [lyon, fp.ClientData("nice", fp.Rows(others, nice.train.y))]
+    assert told(clients, across) == {TRAINED, COLUMNS, CLASSES, SUMS, HASHES}
+    assert told(clients, fp.DropDuplicates(by=["age"])) == {TRAINED, COLUMNS, CLASSES, SUMS}
 
 
 def test_numbers_to_predict_are_not_told() -> None:

@@ -1,5 +1,6 @@
 """Populations: who is there, and what is loaded when."""
 
+import pickle
 import weakref
 from dataclasses import replace
 
@@ -112,6 +113,36 @@ def test_prepared_rows_of_a_client_that_has_left_are_let_go():
     raw.leave("lyon")
     assert population.load("nice") is kept
     assert prepared() is None
+
+
+def test_rows_that_are_prepared_twice_are_kept_as_they_come_out_and_not_in_between():
+    first, then = Doubling(), Doubling()
+    once = Prepared(InMemory([client("lyon")]), first)
+    twice = Prepared(once, then)
+    prepared = twice.load("lyon")
+    np.testing.assert_array_equal(prepared.train.x, [[4], [4]])
+    assert twice.load("lyon") is prepared
+    assert (first.calls, then.calls) == (["lyon"], ["lyon"])
+    # The first population was asked for nothing, and so keeps nothing.
+    once.load("lyon")
+    assert first.calls == ["lyon", "lyon"]
+
+
+def test_rows_that_are_prepared_twice_travel_to_other_processes_and_clients():
+    twice = Prepared(Prepared(InMemory([client("lyon")]), Doubling()), Doubling())
+    copied = pickle.loads(pickle.dumps(twice))  # noqa: S301
+    for travelled in (copied, twice.over(InMemory([client("lyon")]))):
+        np.testing.assert_array_equal(travelled.load("lyon").train.x, [[4], [4]])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_clients_in_one_array_are_prepared_one_by_one_where_either_preparation_is_of_whole_clients(first):
+    prepare = Doubling()
+    population = fp.populations.arrays(np.ones((4, 1)), np.zeros(4), sizes=[2, 2])
+    twice = Prepared(Prepared(population, prepare, row_by_row=first), Doubling(), row_by_row=not first)
+    ids = list(population.ids(0))
+    twice.load_many(ids)
+    assert prepare.calls == ids
 
 
 @pytest.mark.parametrize("clients", [3, "clients.csv", {"a": client("a")}, [client("a"), "b"], client("a")])

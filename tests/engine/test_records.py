@@ -230,3 +230,24 @@ def test_torch_module_is_trained_privately() -> None:
         train(
             model=torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
         )
+
+
+def test_a_clients_records_are_those_that_no_step_leaves_out() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 1))
+    labels = np.arange(40) % 2
+    x[20:] = 900.0
+    step = fp.Clean(ranges={"x0": (-100, 100)}, drop=True)
+    dp = fp.RecordDP(norm=1.0, noise_multiplier=1.0)
+    settings = {"algorithm": fp.FedAvg(lr=0.1, local_steps=2, batch_size=4, dp=dp), "rounds": 2}
+    left, kept = (
+        fp.train(
+            fp.models.Logistic(),
+            [fp.ClientData("a", fp.Rows(x[:n], labels[:n]))],
+            preprocess=step,
+            **settings,
+        )
+        for n in (40, 20)
+    )
+    # A batch of 4 is a fifth of 20 rows, and a tenth of 40.
+    assert left.privacy.protections == kept.privacy.protections
+    assert left.clients["train_rows"].tolist() == [20]

@@ -183,6 +183,8 @@ def test_cohort_in_one_array_is_resampled_client_by_client() -> None:
     clients = Prepared(population, make, preparation.row_by_row, resized=True)
     assert [counts(each.train) for each in clients.load_many(ids)] == [[3, 3]] * 4
     assert list(clients.sizes(ids)) == [clients.size(id) for id in ids] == [6] * 4
+    again = Prepared(clients, lambda data: data)
+    assert [again.size(id) for id in ids] == [6] * 4
 
 
 def test_steps_that_leave_rows_out_go_before() -> None:

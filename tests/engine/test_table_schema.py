@@ -213,4 +213,7 @@ def test_what_is_no_schema_is_refused(schema, error, message):
 
 def test_the_privacy_statement_says_that_columns_were_compared():
     result = fp.train(fp.models.Logistic(), hospitals(1.0), table_schema=WANTED, **SETTINGS)
-    assert "the units of each client's columns" in result.privacy.in_clear
+    told = "the units of each client's columns, and what its own schema says of ranges and categories"
+    assert told in result.privacy.in_clear
+    without = fp.train(fp.models.Logistic(), hospitals(1.0), **SETTINGS)
+    assert told not in without.privacy.in_clear

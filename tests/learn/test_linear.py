@@ -1,5 +1,6 @@
 """Regressions against torch autograd in float64, finite differences and scikit-learn's predictions."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fedpact.core.model import GradientModel, HessianModel, Schema
 from fedpact.core.rows import Rows
 from fedpact.core.seeds import Seed
 from fedpact.core.vector import Vector
+from fedpact.learn import linear
 from fedpact.learn.linear import Linear, Logistic, RegressionModel, Softmax
 
 torch = pytest.importorskip("torch")
@@ -228,3 +230,50 @@ def test_rows_without_labels_are_refused(spec: Any) -> None:
         model.session().bind(Rows(X), SEED)
     with pytest.raises(DataError, match="without labels"):
         model.curvature(somewhere(model), Rows(X))
+
+
+@every_regression
+@pytest.mark.parametrize("index", [np.array([3, 17, 4]), slice(2, 9), None], ids=["batch", "slice", "all"])
+def test_rows_that_are_read_where_they_are_have_the_same_gradient(
+    spec: Any, index: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = build(spec), Rows(X, LABELS[spec.kind])
+    loss, expected = gradient(model, somewhere(model), rows, index)
+    # Seven rows at a time, and at the end two.
+    monkeypatch.setattr(linear, "_MOST_COPIED", 7 * D)
+    found = gradient(model, somewhere(model), rows, index)
+    if index is None:
+        np.testing.assert_allclose(found[1], expected, rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(found[0], loss, rtol=1e-13)
+    else:
+        assert found[0] == loss
+        assert np.array_equal(found[1], expected)
+
+
+@every_regression
+def test_curvature_of_rows_that_are_read_where_they_are_is_the_same(
+    spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = build(spec), Rows(X, LABELS[spec.kind])
+    expected = model.curvature(somewhere(model), rows)
+    monkeypatch.setattr(linear, "_MOST_COPIED", 7 * D)
+    for found, wanted in zip(model.curvature(somewhere(model), rows), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("spec", [Logistic(), Softmax(), Linear()], ids=repr)
+def test_many_rows_are_not_copied(spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = 200_000
+    monkeypatch.setattr(linear, "_MOST_COPIED", 1 << 18)
+    x = np.zeros((rows, 20))
+    model = spec.build(Schema(spec.kind, (20,), CLASSES[spec.kind]))
+    session, y = model.session(), np.resize(LABELS[spec.kind], rows)
+    tracemalloc.start()
+    session.bind(Rows(x, y), SEED)
+    session.gradient(np.arange(64))
+    session.clipped(np.arange(64), 1.0)
+    model.curvature(session.store(), Rows(x, y))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Labels are made ready for the loss, and the features stay where they are.
+    assert most < x.nbytes / 2

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fedpact.engine.description import ColumnSummary, Description
 
 _TOP = 3
+# From here on a number of two digits would be written with an exponent.
+_LONG = 99.5
 _NONE = "–"
 
 app = typer.Typer(no_args_is_help=True, help="Describe clients' tables, and write down their schemas.")
@@ -55,9 +57,21 @@ def describe(
         bool, typer.Option("--secure", help="Under secure aggregation: sums over all clients alone.")
     ] = False,
     exact: Annotated[
-        bool,
-        typer.Option("--exact/--bins-only", help="Least, largest and exact quantile values; or bins alone."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--exact/--bins-only",
+            help="Least, largest and exact quantile values; or bins alone.",
+            show_default="--exact without --epsilon",
+        ),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="Add noise: differentially private for each row, of a --schema's columns.",
+            show_default=False,
+        ),
+    ] = None,
+    delta: Annotated[float | None, typer.Option(help="Of --epsilon.", show_default="1e-06")] = None,
     bins: Annotated[int, typer.Option(help="Bins of a histogram.")] = 20,
     minimum: Annotated[int, typer.Option(help="Rows that a category has at least to be named.")] = 5,
     picture: Annotated[
@@ -84,6 +98,8 @@ def describe(
         _clients(files, label, by_column, chunk_rows),
         schema=wanted,
         channel=[SecureSum()] if secure else [],
+        epsilon=epsilon,
+        delta=delta,
         exact=exact,
         bins=bins,
         minimum=minimum,
@@ -153,7 +169,10 @@ def _stem(file: Path) -> str:
 def _shown(summary: "Description") -> list[Any]:
     from fedpact.engine.words import many
 
-    shown: list[Any] = [f"{many(summary.rows, 'row')} of {many(summary.clients, 'client')}", ""]
+    noise = _error(summary.rows_error)
+    shown: list[Any] = [f"{many(summary.rows, 'row')}{noise} of {many(summary.clients, 'client')}", ""]
+    if noise:
+        shown += ["± is a standard deviation of the noise; at quantiles, what holds 95 times of 100", ""]
     measured = [column for column in summary.columns if column.mean is not None]
     listed = [column for column in summary.columns if column.categories is not None]
     rest = [column for column in summary.columns if column not in measured and column not in listed]
@@ -162,7 +181,7 @@ def _shown(summary: "Description") -> list[Any]:
     if listed:
         shown += [_listed_table(listed, summary.minimum), ""]
     if rest:
-        rows = [[column.name, column.kind, f"{column.count:,}", f"{column.missing:,}"] for column in rest]
+        rows = [[column.name, column.kind, _count(column), f"{column.missing:,}"] for column in rest]
         shown += [grid(["column", "kind", "count", "missing"], rows, (0, 1)), ""]
     if summary.labels:
         balance = summary.label_balance
@@ -182,10 +201,10 @@ def _measured_table(columns: "list[ColumnSummary]") -> "Table":
         rows.append(
             [
                 f"{column.name} ({column.unit})" if column.unit else column.name,
-                f"{column.count:,}",
+                _count(column),
                 f"{column.missing:,}",
-                _number(column, column.mean),
-                f"{column.deviation:.4g}",
+                _number(column, column.mean) + _error(column.mean_error),
+                f"{column.deviation:.4g}{_error(column.deviation_error)}",
                 _number(column, column.least),
                 *(_quantile(column, quantiles.get(q)) for q in at),
                 _number(column, column.most),
@@ -198,8 +217,15 @@ def _measured_table(columns: "list[ColumnSummary]") -> "Table":
 def _quantile(column: "ColumnSummary", quantile: Any) -> str:
     if quantile is None:
         return _NONE
-    error = f" ±{quantile.error:.2g}" if quantile.error else ""
-    return _number(column, quantile.value) + error
+    return _number(column, quantile.value) + _error(quantile.error)
+
+
+def _count(column: "ColumnSummary") -> str:
+    return f"{column.count:,}{_error(column.count_error)}"
+
+
+def _error(error: float) -> str:
+    return f" ±{error:,.0f}" if error >= _LONG else f" ±{error:.2g}" if error else ""
 
 
 def _number(column: "ColumnSummary", value: float | None) -> str:
@@ -211,12 +237,12 @@ def _listed_table(columns: "list[ColumnSummary]", minimum: int) -> "Table":
     rows = []
     for column in columns:
         counts = column.categories or {}
-        top = [f"{value} ({n:,})" for value, n in list(counts.items())[:_TOP]]
+        top = [f"{value} ({n:,}{_error(column.cell_error)})" for value, n in list(counts.items())[:_TOP]]
         more = len(counts) - len(top)
         rows.append(
             [
                 column.name,
-                f"{column.count:,}",
+                _count(column),
                 f"{column.missing:,}",
                 ", ".join([*top, *([f"{more:,} more"] if more > 0 else [])]) or _NONE,
                 f"{column.others:,}",

@@ -91,7 +91,7 @@ class Agreement:
     Args:
         labels: the kind, classes and positions of their labels.
         shape: the shape of one example; None where the examples are rows of a table.
-        trained: client → the classes of its training rows; empty where one client stands for all, or for regression.
+        trained: client → the classes of its training rows, of clients that were asked; empty for regression.
     """
 
     labels: Labels
@@ -101,8 +101,9 @@ class Agreement:
     def lacking(self) -> dict[str, str]:
         """Return client → which classes its training rows lack, in a sentence; clients that have all are left out."""
         notes = {}
-        for id, classes in self.trained.items():
-            lacking = [label for label in self.labels.classes if label not in classes]
+        for id, trained in self.trained.items():
+            known = set(trained)
+            lacking = [label for label in self.labels.classes if label not in known]
             if lacking:
                 shown = ", ".join(f'"{label}"' for label in lacking[:_CLASSES_SHOWN])
                 more = f" and {len(lacking) - _CLASSES_SHOWN} more" if len(lacking) > _CLASSES_SHOWN else ""

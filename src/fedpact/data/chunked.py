@@ -204,7 +204,8 @@ class ChunkedRows(Rows):
         Some chunks at a time are worked on, each on a thread of its own.
 
         Raises:
-            DataError: what the function raises, with rows counted from the first of all chunks.
+            DataError: what the function raises of the first chunk that it refuses. Rows are numbered from the first of
+                all chunks; a count is that chunk's.
         """
         threads = min(_MOST_THREADS, os.cpu_count() or 1)
         pending: deque[Future[T]] = deque()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from fedpact.core.seeds import Seed
 from fedpact.data import partition, tables
 from fedpact.data.chunk_readers import reader_of
 from fedpact.data.chunked import ChunkedRows, ChunkedTable, drawn
+from fedpact.data.examples import Examples, pair_of
 from fedpact.data.federation import Federation
 from fedpact.data.partitions.simulate import simulate
 from fedpact.data.row_sources import ROW_SOURCES, ArraySource, TableSource
@@ -27,13 +28,6 @@ from fedpact.data.table_schema import TableSchema
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-
-class Examples(Protocol):
-    """Examples by position, as a torch Dataset has them: each an (x, y) pair, or x alone."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
 
 
 Source: TypeAlias = """
@@ -277,7 +271,7 @@ class _Reading:
         else:
             self._refuse("a table", label=self.label, columns=self.columns, text=self.text, names=self.names)
             of_source = isinstance(source, ArraySource)
-            rows = self._of_arrays(*(source.arrays(self.whose) if of_source else _pair(self.whose, source)))
+            rows = self._of_arrays(*(source.arrays(self.whose) if of_source else pair_of(self.whose, source)))
         if len(rows) == 0:
             raise DataError(f"{self.whose} has no rows: give it at least one, or leave it out.")
         return rows
@@ -355,48 +349,3 @@ class _Reading:
                 raise ConfigError(
                     f"{self.whose}: {option}={value!r} is for {kind}; leave it out for this source."
                 )
-
-
-def _pair(whose: str, source: Any) -> tuple[Any, NDArray[Any] | None]:
-    if isinstance(source, tuple) and len(source) == 2:
-        x, y = source
-    elif isinstance(source, np.ndarray):
-        x, y = source, None
-    elif hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        x, y = _stacked(whose, source)
-    else:
-        raise DataError(
-            f"{whose}: a {type(source).__name__} is no source of rows. "
-            "Give a path, a DataFrame, a pair (x, y) of arrays, or a torch Dataset."
-        )
-    features = x if hasattr(x, "iloc") else _array(whose, "x", x)
-    return features, None if y is None else _array(whose, "y", y)
-
-
-def _stacked(whose: str, examples: Examples) -> tuple[Any, Any]:
-    # By position, since a torch Dataset need not end with the IndexError that a for loop waits for.
-    items = [examples[position] for position in range(len(examples))]
-    if not items:
-        raise DataError(f"{whose} has no rows: give it at least one, or leave it out.")
-    paired = isinstance(items[0], (tuple, list)) and len(items[0]) == 2
-    try:
-        x = np.stack([np.asarray(item[0] if paired else item) for item in items])
-        y = np.stack([np.asarray(item[1]) for item in items]) if paired else None
-    except (ValueError, TypeError, IndexError) as error:
-        raise DataError(f"{whose}: the examples cannot be stacked into one array: {error}") from error
-    return x, y
-
-
-def _array(whose: str, name: str, values: Any) -> NDArray[Any]:
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{whose}: {name} cannot be made an array: {error}") from error
-    if array.ndim == 0:
-        raise DataError(
-            f"{whose}: {name} must be an array with one entry per row, not a {type(values).__name__}."
-        )
-    if name == "x" and array.dtype == object:
-        raise DataError(f"{whose}: x is an array of objects: give an array of one dtype, or a DataFrame.")
-    # A torch Dataset often gives its label as an array of one.
-    return array[:, 0] if name == "y" and array.shape[1:] == (1,) else array

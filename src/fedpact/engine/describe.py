@@ -30,9 +30,11 @@ from fedpact.data.wording import at_client
 from fedpact.engine.asking import Asking, mask_of
 from fedpact.engine.description import ColumnSummary, Description, Quantile
 from fedpact.engine.population import Population, Prepared, as_population, schemas_of
+from fedpact.engine.private_description import Wanted, describe_privately
 
 # Of more columns than this, a statement says how many they are.
 _NAMED = 8
+_DELTA = 1e-6
 
 
 def compare_schemas(
@@ -68,7 +70,9 @@ def describe(
     schema: TableSchema | None = None,
     own: Mapping[str, TableSchema] | None = None,
     channel: Any = (),
-    exact: bool = True,
+    epsilon: float | None = None,
+    delta: float | None = None,
+    exact: bool | None = None,
     quantiles: Sequence[float] = (0.25, 0.5, 0.75),
     bins: int = 20,
     minimum: int = 5,
@@ -79,16 +83,25 @@ def describe(
     Every number is a sum over clients, or found from such sums alone: it is that of the pooled rows, to the bit,
     however they are spread. Clients name their columns before, which are compared, and each its label balance behind.
 
+    With `epsilon` it is differentially private for each row instead: one round of sums with noise, of which every
+    number carries its error. Then only columns of the schema are described: counts of values; of numbers and dates
+    whose range it declares also mean, deviation, histogram, quantiles and a noisy range; of columns whose categories it
+    declares how many rows have each. Values are not compared with it: those outside a range count as its nearest end,
+    unknown categories as others.
+
     Args:
         clients: a federation, a population, or clients.
-        schema: what all tables are to have; None for what most have. Numbers come in its units.
+        schema: what all tables are to have; None for what most have. Numbers come in its units. With `epsilon` it must
+            be given.
         own: client → its own schema, such as the units of its numbers, which it converts itself; None for the
             federation's `schemas`.
         channel: nothing, or one stage that masks, such as `fp.SecureSum()`: then the server sees sums over all clients
             alone, and label balances are left out.
+        epsilon: ε of differential privacy for each row, of all that is released together; None for exact sums.
+        delta: its δ, well below one over the rows; None for 1e-6.
         exact: whether to tell the least and the largest value and exact quantiles, which are values of rows, or lie
             between two. Else quantiles come from the counts of bins, with their error, and histograms are of the
-            columns alone for which the schema declares a finite range.
+            columns alone for which the schema declares a finite range. None for whether no `epsilon` is given.
         quantiles: which, from 0 to 1.
         bins: of a histogram.
         minimum: how many rows a category has at least to be named.
@@ -97,7 +110,7 @@ def describe(
     Raises:
         DataError: clients' tables differ, or a value is infinite or not of its column's kind; client and column are
             named.
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of its range, or `epsilon` is given and no schema with ranges or categories.
         ChannelError: the channel does anything but mask.
         SecureError: too few clients are there for a masked sum.
         QuorumError: a client did not answer.
@@ -108,11 +121,18 @@ def describe(
         >>> summary.clients, len(summary.columns)
         (4, 31)
     """
-    asked = _Asked(exact, _as_quantiles(quantiles), _as_count("bins", bins), _as_count("minimum", minimum))
+    asked = _Asked(
+        exact is not False, _as_quantiles(quantiles), _as_count("bins", bins), _as_count("minimum", minimum)
+    )
     mask = mask_of(channel)
     population = as_population(clients)
-    asking = Asking(population, mask)
     own = schemas_of(clients) if own is None else own
+    if epsilon is not None:
+        wanted = _as_wanted(asked, epsilon, delta, exact)
+        return describe_privately(population, schema, own, mask, wanted)
+    if delta is not None:
+        raise ConfigError("delta goes with epsilon, which is not given; give both, or leave delta out.")
+    asking = Asking(population, mask)
     agreed = _agreed(asking, schema, own, label)
     asking.population = Prepared(population, partial(_view, agreed.schema, own))
     return _described(asking, agreed, asked)
@@ -128,15 +148,21 @@ class _Asked:
     minimum: int
 
 
+def _as_wanted(asked: _Asked, epsilon: float, delta: float | None, exact: bool | None) -> Wanted:
+    if exact:
+        raise ConfigError(
+            "exact=True tells values of rows, and with epsilon nothing does; leave exact out, or epsilon."
+        )
+    return Wanted(epsilon, _DELTA if delta is None else delta, asked.quantiles, asked.bins, asked.minimum)
+
+
 def _agreed(asking: Asking, schema: TableSchema | None, own: Mapping[str, TableSchema], label: str) -> Agreed:
     ids = asking.population.ids(0)
     for id in own:
         if id not in ids:
             raise ConfigError(f'own has a schema for "{id}", and there is no such client.')
     comparing = CompareSchemas(schema, own, label)
-    agreed: Agreed = asking.fitted(
-        comparing, "the names, kinds and units of each client's columns"
-    )
+    agreed: Agreed = asking.fitted(comparing, "the names, kinds and units of each client's columns")
     return agreed
 
 
@@ -180,7 +206,9 @@ def _described(asking: Asking, agreed: Agreed, asked: _Asked) -> Description:
     filled = [column for column in schema.columns if present[column.name]]
     numbers = [column for column in filled if _is_measured(column, agreed)]
     listed = [column for column in filled if _is_listed(column, agreed)]
-    moments = asking.fitted(ByChunk(Moments(_names(numbers))), f"mean and standard deviation of {_spelt(numbers)}")
+    moments = asking.fitted(
+        ByChunk(Moments(_names(numbers))), f"mean and standard deviation of {_spelt(numbers)}"
+    )
     found = _order_statistics(asking, numbers, asked)
     histograms = _histograms(asking, numbers, found, asked)
     frequent = _frequent(asking, listed, asked.minimum)

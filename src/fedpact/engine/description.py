@@ -42,7 +42,8 @@ class Quantile:
 class ColumnSummary:
     """What is known of a column over all clients' rows. Dates are numbers of days since the start of 1970.
 
-    Errors are standard deviations of the noise that was added, 0 where there is none.
+    Errors are standard deviations of the noise that was added, 0 where there is none. With noise, numbers
+    need not add up.
 
     Args:
         name: the column.

@@ -1,8 +1,8 @@
-"""The picture of a description: a histogram, or the frequent categories, of each column."""
+"""The picture of a description: a histogram, or the frequent categories, of each column, and the noise in them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,9 +31,10 @@ def draw_description(description: Description) -> Figure:
 
         across = min(_ACROSS, max(1, len(drawn)))
         down = max(1, -(-len(drawn) // across))
+        noise = f" ±{description.rows_error:,.3g}" if description.rows_error else ""
         figure = Figure(figsize=(3.1 * across, 0.6 + 2.1 * down), layout="constrained")
         figure.suptitle(
-            f"{description.rows:,} rows of {description.clients:,} clients",
+            f"{description.rows:,}{noise} rows of {description.clients:,} clients",
             x=0.012,
             ha="left",
             fontsize=12,
@@ -57,6 +58,8 @@ def _draw_histogram(axes: Axes, column: ColumnSummary) -> None:
     # Days since 1970 are what matplotlib takes for dates, by its default epoch.
     edges = np.array(column.histogram.edges)
     axes.stairs(np.array(column.histogram.counts), edges, fill=True, color=BLUE)
+    if column.cell_error:
+        _draw_noise(axes, (edges[:-1] + edges[1:]) / 2, column.histogram.counts, yerr=column.cell_error)
     if column.kind == "date":
         axes.set_xticks([edges[0], edges[-1]], [column.number(edges[0]), column.number(edges[-1])])
     if column.mean is not None:
@@ -71,10 +74,16 @@ def _draw_categories(axes: Axes, column: ColumnSummary) -> None:
     counts = [*shown.values(), *([rest] if rest else [])]
     colours = [BLUE] * len(shown) + [GREY]
     axes.barh(range(len(counts)), counts, color=colours[: len(counts)], height=0.75)
+    if column.cell_error:
+        _draw_noise(axes, list(shown.values()), range(len(shown)), xerr=column.cell_error)
     axes.set_yticks(range(len(counts)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
+
+
+def _draw_noise(axes: Axes, x: Any, y: Any, xerr: float | None = None, yerr: float | None = None) -> None:
+    axes.errorbar(x, y, xerr=xerr, yerr=yerr, fmt="none", ecolor=INK, elinewidth=0.6)
 
 
 def _short(name: str) -> str:

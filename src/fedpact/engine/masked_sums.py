@@ -127,7 +127,7 @@ def check_channel(stages: Sequence[Transform]) -> Mask | None:
             raise ChannelError(
                 f"{name} cannot be put on the sums of a description: it finds exact numbers step by step, from counts "
                 "that every step checks, and noise on them is not accounted for. Leave it out, and hide each client's "
-                "own numbers with SecureSum."
+                "own numbers with SecureSum; for noise that is accounted for, give fp.describe an epsilon."
             )
         if not isinstance(stage, Mask):
             raise ChannelError(

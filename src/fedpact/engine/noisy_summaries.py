@@ -58,12 +58,10 @@ class NoisySummaries:
 
     def _column(self, part: Part, threshold: float) -> ColumnSummary:
         column, sums = part.column, self.sums[part.first : part.first + part.size]
-        present = (self.sums[0] + sums[0]) / 2
-        count = min(self.rows, max(0, round(present)))
+        present, absent = (self.sums[0] + sums[0]) / 2, (self.sums[0] - sums[0]) / 2
+        count, missing = max(0, round(present)), max(0, round(absent))
         error = self.deviation / math.sqrt(2)
-        known = ColumnSummary(
-            column.name, column.kind, column.unit, count, self.rows - count, count_error=error
-        )
+        known = ColumnSummary(column.name, column.kind, column.unit, count, missing, count_error=error)
         counts = sums[1 : 1 + part.cells]
         if part.ends and present > _CLEAR * error:
             known = self._measured(known, part, present, counts, threshold)
@@ -116,8 +114,10 @@ class NoisySummaries:
         """Yield the quantiles, each with an interval from edge to edge that it lies in with a probability of 95 %.
 
         How many values are below an edge is known from the bins on its left, and from the number of values less the
-        bins on its right; the two are weighed by their variances. An edge is a bound where the noise in that would have
-        to be beyond what it is at any of the edges with a probability of 5 %.
+        bins on its right; the two are weighed by their variances. From the left, edges are passed until the first that
+        the quantile may be below, as a test with an error of 2.5 % says, and so from the right: of tests in an order in
+        which all behind the first wrong claim would be wrong too, each may have the whole error (Maurer, Hothorn and
+        Lehmacher, "Multiple Comparisons in Drug Clinical Trials and Preclinical Assays", 1995).
         """
         bins = len(counts)
         left = np.cumsum(counts)
@@ -130,11 +130,9 @@ class NoisySummaries:
             position = at * (present - 1)
             of_present = (1 - weight - at) ** 2 / 2
             variance = weight**2 * on_the_left + (1 - weight) ** 2 * (bins - on_the_left) + of_present
-            most = np.sqrt(variance) * self._beyond((1 - _SURE) / bins)
-            before = np.flatnonzero(below[:-1] < position - most[:-1])
-            behind = np.flatnonzero(below[:-1] > position + 1 + most[:-1])
-            first = int(before[-1]) + 1 if before.size else 0
-            last = int(behind[0]) if behind.size else bins - 1
+            sure = np.sqrt(variance[:-1]) * self._beyond((1 - _SURE) / 2)
+            first = _leading(below[:-1] < position - sure)
+            last = bins - 1 - _leading((below[:-1] > position + 1 + sure)[::-1])
             low, high = edges[min(first, last)], edges[max(first, last) + 1]
             value = min(high, max(low, _crossing(edges, below, position)))
             yield Quantile(at, value, max(high - value, value - low))
@@ -160,6 +158,11 @@ class NoisySummaries:
     def _beyond(self, probability: float) -> float:
         """Return what the noise of a sum is beyond, on one side, with this probability."""
         return self.deviation * NormalDist().inv_cdf(1 - probability)
+
+
+def _leading(holds: NDArray[np.bool_]) -> int:
+    """Return how many hold before the first that does not."""
+    return len(holds) if holds.all() else int(np.argmin(holds))
 
 
 def _crossing(edges: Sequence[float], below: NDArray[np.float64], position: float) -> float:

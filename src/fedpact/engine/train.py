@@ -294,10 +294,8 @@ def _hold(
     channel = Channel(parts.stages, parts.algorithm)
     _check_charged(running.ledger, channel, parts.algorithm)
     seed, keep = Seed.of(job.seed), running.keep or Keep()
-    if place and place.begun:
-        preparation = place.read_preparation()
-    else:
-        preparation = _prepare(job, parts, raw, schemas, channel)
+    known = place.read_preparation() if place and place.begun else None
+    preparation = known or _prepare(job, parts, raw, schemas, channel)
     parts.check_metrics(preparation.labels.kind, keep, job.evaluate_every, job.rounds)
     model = start = parts.model.build(preparation.schema)
     channel = channel.for_model(model.layout)

@@ -232,7 +232,20 @@ class RegressionModel:
 
         The Hessian is that of the squared error and the log loss (see `not_convex`).
         """
-        x, y = np.asarray(rows.x, np.float64), self.targets(rows.y)
+        x, at_once = np.asarray(rows.x), max(1, _MOST_COPIED // max(1, *self.schema.shape))
+        if len(x) <= at_once or rows.y is None:
+            return self._curvature_of(weights, x.astype(np.float64, copy=False), self.targets(rows.y))
+        loss, gradient = 0.0, np.zeros(self.layout.size)
+        hessian = np.zeros((gradient.size, gradient.size))
+        for start in range(0, len(x), at_once):
+            part = Rows(x[start : start + at_once], rows.y[start : start + at_once])
+            of_part = self.curvature(weights, part)
+            loss += of_part[0]
+            gradient += of_part[1]
+            hessian += of_part[2]
+        return loss, gradient, hessian
+
+    def _curvature_of(self, weights: Vector, x: Floats, y: Floats) -> tuple[float, Floats, Floats]:
         scores = self._scores(weights, x)
         predicted = LINKS[self.schema.kind](scores)
         loss, residual = float(np.sum(self.loss.losses(scores, y))), self.loss.slopes(scores, y)

@@ -116,19 +116,21 @@ def _added(task: Task, id: str, updates: Iterator[Update]) -> Update:
 
 
 def _categories(id: str, rows: ChunkedRows, prepare: Callable[[Rows], Rows], names: Sequence[str]) -> Rows:
-    """Return a table that has each value of some columns once, and of too many values one more than can be."""
+    """Return a table that has each value of some columns once, or more of them than can be."""
     import pandas as pd
 
     def distinct(rows: Rows) -> list[set[Any]]:
-        frame = as_frame(prepare(rows).x)
-        return [set(as_categories(frame, name)[1]) for name in names]
+        # What prepares them names the client itself.
+        x = prepare(rows).x
+        with at_client(id):
+            frame = as_frame(x)
+            return [set(as_categories(frame, name)[1]) for name in names]
 
     values: list[set[Any]] = [set() for _ in names]
-    with at_client(id):
-        for found in rows.mapped(distinct):
-            for known, more in zip(values, found, strict=True):
-                if len(known) <= MOST_CATEGORIES:
-                    known |= more
+    for found in rows.mapped(distinct):
+        for known, more in zip(values, found, strict=True):
+            if len(known) <= MOST_CATEGORIES:
+                known |= more
     most = max(map(len, values), default=0)
     columns = {}
     for name, known in zip(names, values, strict=True):

@@ -105,7 +105,8 @@ def _checked(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     for name, kind in columns.items:
         dtype = column(frame, name).dtype
         if kind == "numeric" and isinstance(dtype, np.dtype) and dtype.kind in "biuf":
-            as_numbers(frame, name)
+            if dtype.kind == "f":
+                as_numbers(frame, name)
             made[name] = frame[name]
         elif kind == "category" and isinstance(dtype, pd.StringDtype):
             made[name] = frame[name]

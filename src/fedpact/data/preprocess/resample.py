@@ -22,7 +22,6 @@ class Resampling:
 
     counts_classes: ClassVar[bool] = False
     computes: ClassVar[bool] = False
-    # Whether other steps that resample may stand beside it, and whether it is one of those that add rows.
     alone: ClassVar[bool] = False
     adds: ClassVar[bool] = True
 
@@ -130,12 +129,12 @@ def misplaced(step: Any) -> ConfigError:
 def _check_together(steps: Sequence[ResamplingStep]) -> None:
     names = [type(step).__name__ for step in steps]
     for step, name in zip(steps, names, strict=True):
-        if len(steps) > 1 and getattr(step, "alone", False):
+        if len(steps) > 1 and step.alone:
             raise ConfigError(
                 f"preprocess resamples by {' and '.join(names)}, and {name} counts on rows that nothing else "
                 "resamples; leave one out."
             )
-    adding = [name for step, name in zip(steps, names, strict=True) if getattr(step, "adds", True)]
+    adding = [name for step, name in zip(steps, names, strict=True) if step.adds]
     for same in (adding, [name for name in names if name not in adding]):
         if len(same) > 1:
             raise ConfigError(

@@ -118,11 +118,14 @@ class ResamplingStep(Protocol):
 
     It is a `Step` as well, though it is never fitted as one: it has the same columns before and behind it, and leaves
     rows of tests and predictions alone. All random choices are drawn from the seed that it is given. It asks for the
-    counts of classes by `counts_classes`, and for examples that are floats by `computes`.
+    counts of classes by `counts_classes`, and for examples that are floats by `computes`. By `alone` it refuses all
+    others beside it; of those that add rows, and of those that do not, one may stand there (`adds`).
     """
 
     counts_classes: ClassVar[bool]
     computes: ClassVar[bool]
+    alone: ClassVar[bool]
+    adds: ClassVar[bool]
 
     def check(self, labels: Labels, shape: tuple[int, ...]) -> None:
         """Make sure that rows like these can be resampled.

@@ -59,11 +59,12 @@ def places_of(name: str, categories: Sequence[Value]) -> dict[Value, int]:
     """
     places: dict[Value, int] = {}
     for category in categories:
-        if places.setdefault(spelling(category), len(places)) != len(places) - 1:
+        if spelling(category) in places:
             raise ConfigError(
                 f'column "{name}" of the schema: two of its categories are the same number as {category!r}, and with '
                 "epsilon numbers and text that spells them are one category; declare one of them."
             )
+        places[spelling(category)] = len(places)
     return places
 
 

@@ -180,6 +180,11 @@ class RecordSums(Columnwise):
         return parts_of(self.schema, self.bins)
 
     @property
+    def size(self) -> int:
+        """How many numbers the vector has."""
+        return 1 + sum(part.size for part in self.parts)
+
+    @property
     def weight(self) -> int:
         """How many of a row's numbers can differ from 0: Δ₁ in steps, and Δ₂² in squared steps."""
         return 1 + sum(part.weight for part in self.parts)
