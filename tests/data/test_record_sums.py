@@ -141,6 +141,9 @@ def test_a_cell_is_read_alike_whatever_else_is_in_its_column() -> None:
     stamps = pd.Series(pd.to_datetime(["2024-01-02", None]))
     np.testing.assert_array_equal(days_in(stamps), days_in(pd.Series(["2024-01-02", "soon"])))
     assert days_in(stamps)[0] == 19724
+    here, there = pd.Timestamp("2024-01-02T12:00+00:00"), pd.Timestamp("2024-01-02T18:00+06:00")
+    assert here == there
+    assert days_in(pd.Series([here, there], dtype=object)).tolist() == [19724.5, 19724.75]
 
 
 def test_categories_that_are_one_number_are_refused() -> None:

@@ -103,10 +103,10 @@ def _days(cell: Any) -> float:
 def _each(series: pd.Series[Any], read: Callable[[Any], float], missing: float) -> NDArray[np.float64]:
     import pandas as pd
 
-    try:
-        codes, distinct = pd.factorize(series)
-    except TypeError:
-        # Cells such as lists, of which no two can be compared.
-        codes, distinct = pd.factorize(series.map(str, na_action="ignore"))
-    cells: Iterable[Any] = distinct
-    return np.array([*(read(cell) for cell in cells), missing])[codes]
+    if series.dtype == object:
+        # Of two that are equal one may still be read otherwise, as times of two time zones are.
+        cells = zip(series.to_numpy(object), series.isna().to_numpy(), strict=True)
+        return np.array([missing if empty else read(cell) for cell, empty in cells], np.float64)
+    codes, distinct = pd.factorize(series)
+    found: Iterable[Any] = distinct
+    return np.array([*(read(cell) for cell in found), missing])[codes]
