@@ -63,7 +63,9 @@ def test_a_jobs_digest_is_the_one_it_always_was():
     assert Job.of(SETTINGS).digest == GOLDEN_DIGEST
 
 
-@pytest.mark.parametrize("setting", [{"sampling": "fixed"}, {"evaluate_cohort": None}, {"table_schema": None}])
+@pytest.mark.parametrize(
+    "setting", [{"sampling": "fixed"}, {"evaluate_cohort": None}, {"table_schema": None}]
+)
 def test_a_setting_that_was_added_later_says_nothing_at_its_default(setting):
     assert Job.of({**SETTINGS, **setting}).digest == GOLDEN_DIGEST
     (name,) = setting

@@ -12,10 +12,14 @@ import pytest
 import fedpact as fp
 from fedpact.core.errors import ConfigError, DataError, SecureError
 from fedpact.core.rows import ClientData, Rows
+from fedpact.core.seeds import Seed
+from fedpact.data.summary.record_sums import RecordSums
 from fedpact.data.table_schema import ColumnSchema, TableSchema
 from fedpact.engine.description import Description
+from fedpact.engine.noisy_sums import CentralNoise, SharedNoise
 from fedpact.privacy.accounting import account
-from fedpact.privacy.events import Gaussian, Skellam
+from fedpact.privacy.audit import two_world_epsilon
+from fedpact.privacy.events import Everyone, Gaussian, Release, Skellam
 from fedpact.privacy.statement import Statement
 from tests.cli.terminal import call, said
 
@@ -120,6 +124,26 @@ def test_epsilon_is_what_accounting_says_of_the_noise_that_is_there(channel: Any
     again = account([replace(release, mechanism=mechanism)], 1e-7)
     assert protection.guarantee.epsilon == pytest.approx(again.epsilon, rel=1e-9)
     assert 0.699 < again.epsilon <= 0.7
+
+
+def test_an_attack_on_the_row_that_adds_most_proves_no_more_than_epsilon() -> None:
+    sums = RecordSums(TINY.names, TINY, bins=4, step=16)
+    task = sums.task(sums.init(None, Seed.of(0)))
+    assert task is not None
+    # At the end of its range both polynomials are 1, and nothing is rounded.
+    longest = ClientData("a", Rows(pd.DataFrame({"age": [100.0], "ward": ["a"], "note": ["x"]})))
+    row = sums.client(None, task, longest, {}, Seed.of(0))[0].summed["sums"].astype(float)
+    assert row @ row == 16**2 * WEIGHT
+    runs, multiplier = 40_000, 1.0
+    for noise, shares in ((CentralNoise(sums), 1), (SharedNoise(sums, 5, 3), 3)):
+        sampler = noise.sampler(multiplier)
+        drawn = sum(sampler.draw(2 * runs * sums.size) for _ in range(shares)).reshape(2, runs, -1)
+        scores = drawn @ row
+        release = Release(noise.mechanism(multiplier), Everyone())
+        proved = two_world_epsilon(scores[0] + row @ row, scores[1], 1e-5, confidence=1 - 1e-7)
+        epsilon = account([release], 1e-5).epsilon
+        # With half of the noise it would prove more than this ε of about 4.5.
+        assert 0.4 * epsilon < proved < epsilon
 
 
 def test_fewer_shares_than_clients_have_all_of_the_noise() -> None:

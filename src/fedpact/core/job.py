@@ -17,7 +17,18 @@ from fedpact.core.registry import Spec
 
 # What `data` says about where rows are and how they are dealt out.
 _POPULATIONS = {"parquet", "sqlite", "folder"}
-_WHEREABOUTS = {"clients", "table", "by", "names", "test", "seed", "stratify", "partition", "alpha", "schemas"}
+_WHEREABOUTS = {
+    "clients",
+    "table",
+    "by",
+    "names",
+    "test",
+    "seed",
+    "stratify",
+    "partition",
+    "alpha",
+    "schemas",
+}
 _WHEREABOUTS |= _POPULATIONS | {"client", "query"}
 
 

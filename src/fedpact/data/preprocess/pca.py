@@ -165,7 +165,9 @@ class FittedPCA:
             for name, mean in zip(self.columns, self.means, strict=True)
         ]
         # A matrix product rounds a row otherwise among more rows; einsum does not, so chunks have the bits of all rows.
-        made: NDArray[np.float64] = np.einsum("nd,kd->nk", np.stack(centred, axis=1), np.array(self.components))
+        made: NDArray[np.float64] = np.einsum(
+            "nd,kd->nk", np.stack(centred, axis=1), np.array(self.components)
+        )
         if self.whiten:
             made /= [deviation or 1.0 for deviation in self.deviations]
         components = {name: made[:, i] for i, name in enumerate(self._names_out)}
