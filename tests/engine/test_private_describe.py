@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import fedpact as fp
+from fedpact.channel.noise import Sampler
 from fedpact.core.errors import ConfigError, DataError, SecureError
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
@@ -134,16 +135,18 @@ def test_an_attack_on_the_row_that_adds_most_proves_no_more_than_epsilon() -> No
     longest = ClientData("a", Rows(pd.DataFrame({"age": [100.0], "ward": ["a"], "note": ["x"]})))
     row = sums.client(None, task, longest, {}, Seed.of(0))[0].summed["sums"].astype(float)
     assert row @ row == 16**2 * WEIGHT
-    runs, multiplier = 40_000, 1.0
-    for noise, shares in ((CentralNoise(sums), 1), (SharedNoise(sums, 5, 3), 3)):
-        sampler = noise.sampler(multiplier)
-        drawn = sum(sampler.draw(2 * runs * sums.size) for _ in range(shares)).reshape(2, runs, -1)
-        scores = drawn @ row
-        release = Release(noise.mechanism(multiplier), Everyone())
-        proved = two_world_epsilon(scores[0] + row @ row, scores[1], 1e-5, confidence=1 - 1e-7)
-        epsilon = account([release], 1e-5).epsilon
-        # With half of the noise it would prove more than this ε of about 4.5.
-        assert 0.4 * epsilon < proved < epsilon
+    runs = 20_000
+
+    def proved(sampler: Sampler, shares: int) -> float:
+        noise = sum(sampler.draw(2 * runs * sums.size) for _ in range(shares))
+        scores = np.reshape(noise, (2, runs, -1)) @ row
+        return two_world_epsilon(scores[0] + row @ row, scores[1], 1e-5, confidence=1 - 1e-7)
+
+    for noise, shares in ((CentralNoise(sums), 1), (SharedNoise(sums, clients=5, least=3), 3)):
+        epsilon = account([Release(noise.mechanism(1.0), Everyone())], 1e-5).epsilon
+        assert 0 < proved(noise.sampler(1.0), shares) < epsilon < 5
+        # With a quarter of the noise the same attack shows that it is not there.
+        assert proved(noise.sampler(0.25), shares) > epsilon
 
 
 def test_fewer_shares_than_clients_have_all_of_the_noise() -> None:

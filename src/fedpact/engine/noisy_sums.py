@@ -127,7 +127,8 @@ class NoisyAtServer:
 class NoisyAtClients(NoisyAtServer):
     """As another algorithm of one vector of sums, to which each client adds a share of noise and which a mask can hide.
 
-    The vector is masked as it is, not in parts: sums of parts would tell more than the noisy sums.
+    The vector is masked as it is, not in parts: sums of parts would tell more than the noisy sums. A client with too
+    many rows for the ring refuses, which tells that it has so many, and no more.
 
     Args:
         algorithm: whose clients send the sums.
