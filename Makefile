@@ -27,8 +27,10 @@ demo: .venv/ready ## a whole federation on this machine, on real data
 private: .venv/ready ## four hospitals under masks and noise, and what that costs
 	.venv/bin/python examples/private_hospitals $(ARGS)
 
+# Each worker of the tests has a core: libraries that would take all of them slow one another down.
+test: export OMP_NUM_THREADS ?= 1
 test: .venv/ready ## run the tests; ARGS="-m slow" or ARGS=tests/core chooses others
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: .venv/ready ## formatting, lints, types, import arrows, documentation
 	.venv/bin/ruff check .
