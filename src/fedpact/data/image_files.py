@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.errors import DataError, DependencyError
+from fedpact.data.wording import missing_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,7 +73,7 @@ def pixels(whose: str, path: Path, mode: Mode, size: tuple[int, int] | None) -> 
             "Make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS if you know it."
         ) from None
     except FileNotFoundError:
-        raise DataError(f"{whose}: there is no file {path.absolute()}.") from None
+        raise DataError(f"{whose}: {missing_file(path)}") from None
     except _BROKEN as error:
         raise DataError(f"{whose}: {path} cannot be read as an image; replace it or leave it out.") from error
     if size is not None and image.size != size[::-1]:

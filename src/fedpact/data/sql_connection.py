@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from fedpact.core.errors import ConfigError, DataError, DependencyError, suggest
 from fedpact.core.passwords import VARIABLE
+from fedpact.data.wording import missing_file
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
@@ -146,8 +147,7 @@ def _opener(whose: str, url: str, database: str | None) -> Any:
         )
     path = Path(database)
     if not path.is_file():
-        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"{whose}: there is no file {path.absolute()}.{suggest(path.name, siblings)}")
+        raise DataError(f"{whose}: {missing_file(path)}")
     address = f"file:{quote(str(path.absolute()))}?mode=ro"
     # Chunks may be taken by another thread than the one that closes them.
     return lambda: sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)

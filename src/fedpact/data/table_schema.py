@@ -18,7 +18,7 @@ from fedpact.core.rows import ClientData, Rows
 from fedpact.data.chunked import ChunkedRows
 from fedpact.data.preprocess.columns import Value, as_frame, as_numbers, with_columns
 from fedpact.data.units import Rule, conversion, molar_mass, rule_of, same_unit
-from fedpact.data.wording import at_client, what_else
+from fedpact.data.wording import at_client, missing_file, what_else
 
 Kind = Literal["numeric", "category", "ordinal", "date", "text", "image", "label", "id", "group"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -338,7 +338,7 @@ class TableSchema:
         where = f"the schema {source}" if isinstance(source, Path) else "the schema"
         if isinstance(source, Path):
             if not source.is_file():
-                raise DataError(f"there is no file {source.absolute()}.")
+                raise DataError(missing_file(source))
             source = source.read_text(encoding="utf-8")
         try:
             data = tomllib.loads(source)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, DataError, suggest
+from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import Rows
 from fedpact.data.objects import is_text
-from fedpact.data.wording import what_else
+from fedpact.data.wording import missing_file, what_else
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +59,7 @@ def separator_of(whose: str, path: Path, names: Sequence[str] | None = None) -> 
         known = ", ".join([*_SEPARATORS, ".parquet", ".arrow", ".feather"])
         raise DataError(f"{whose}: {path} is no table that can be read; its name must end in {known}.")
     if not path.is_file():
-        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"{whose}: there is no file {path.absolute()}.{suggest(path.name, siblings)}")
+        raise DataError(f"{whose}: {missing_file(path)}")
     if kind not in _SEPARATORS and names:
         raise ConfigError(f"{whose}: {path} has its own column names; leave names=[...] out.")
     return _SEPARATORS.get(kind)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from fedpact.core.errors import DataError, suggest
@@ -17,6 +18,12 @@ def at_client(id: str, rows: Literal["training", "test"] | None = None) -> Itera
     except DataError as error:
         which = f", {rows} rows" if rows else ""
         raise DataError(f'client "{id}"{which}: {error}') from error
+
+
+def missing_file(path: Path) -> str:
+    """Return a sentence about a file that is not there, with the nearest name beside it."""
+    siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"there is no file {path.absolute()}.{suggest(path.name, siblings)}"
 
 
 def what_else(name: str, columns: Iterable[Any]) -> str:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import DataError, DependencyError, suggest
+from fedpact.core.errors import DataError, DependencyError
 from fedpact.data.populations.maps import Maps, mapped
-from fedpact.data.wording import what_else
+from fedpact.data.wording import missing_file, what_else
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,8 +150,7 @@ def _files(path: Path) -> list[Path]:
             raise DataError(f"the folder {path} has no file whose name ends in {known}.")
         return files
     if not path.is_file():
-        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"there is no file {path.absolute()}.{suggest(path.name, siblings)}")
+        raise DataError(missing_file(path))
     if path.suffix.lower() not in PARQUET + ARROW:
         raise DataError(f"{path} is no Arrow or Parquet file; its name must end in {known}.")
     return [path]

@@ -13,13 +13,13 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpact.core.errors import ConfigError, DataError, suggest
+from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import Rows
 from fedpact.data.populations.names import Listed
 from fedpact.data.populations.tabular import Asked, Block, Index, Tabular
 from fedpact.data.split import MOST_CLASSES
 from fedpact.data.tables import rows_of
-from fedpact.data.wording import what_else
+from fedpact.data.wording import missing_file, what_else
 
 
 class SQLite(Tabular):
@@ -229,8 +229,7 @@ class _Connections:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"there is no file {path.absolute()}.{suggest(path.name, siblings)}")
+        raise DataError(missing_file(path))
     return path
 
 
