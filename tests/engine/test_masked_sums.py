@@ -2,6 +2,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,10 +10,12 @@ from hypothesis import strategies as st
 import fedpact as fp
 from fedpact.channel.channel import Channel
 from fedpact.channel.secure_sum import SecureSum
-from fedpact.core.errors import ChannelError
+from fedpact.core.errors import ChannelError, DataError
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
+from fedpact.data.preprocess.columns import as_categories, in_order
 from fedpact.data.preprocess.estimate import Columnwise, Estimating, reply
+from fedpact.data.summary.frequent import AllCategories
 from fedpact.engine.asking import Asking
 from fedpact.engine.masked_sums import MaskedSums, hide_sums
 from fedpact.engine.population import InMemory
@@ -132,3 +135,70 @@ def test_under_a_mask_preparation_is_fitted_to_the_same_bits_and_no_part_of_a_su
     told = hidden.privacy.in_clear
     assert "the sums over all clients that preparation was fitted from" in told
     assert "the sums that preparation was fitted from" in clear.privacy.in_clear
+
+
+def wards(seed: int, names: Any, rows: int = 40) -> pd.DataFrame:
+    draw = np.random.default_rng(seed)
+    columns = {"ward": draw.choice(names, rows), "floor": draw.integers(0, 3, rows).astype(str)}
+    return pd.DataFrame(
+        {**columns, "stays": draw.choice([1.5, 2.0, np.nan], rows), "ill": [0, 1] * (rows // 2)}
+    )
+
+
+CATEGORICAL: tuple[Any, ...] = (
+    fp.Impute("most_frequent", columns=["stays", "floor"]),
+    fp.MergeRare(columns=["ward"], min_share=0.05),
+    fp.TargetEncode(columns=["ward"]),
+    fp.OneHot(columns=["stays"], categories=None, min_count=3, unknown="infrequent"),
+    fp.Ordinal(columns=["floor"]),
+)
+
+
+def test_under_a_mask_no_client_names_its_categories_and_the_same_are_found() -> None:
+    clients = fp.clients(
+        {id: wards(i, [f"ward {j}" for j in range(i, 40 + i)]) for i, id in enumerate("abcd")}, "ill"
+    )
+    settings = {"preprocess": CATEGORICAL, "rounds": 1, "progress": False}
+    Watched.sent.clear()
+    mask = [fp.Clip(1.0), Watched(max_weight=1000)]
+    hidden = fp.train(fp.models.Logistic(), clients, channel=mask, **settings)
+    clear = fp.train(fp.models.Logistic(), clients, channel=[fp.Clip(1.0)], **settings)
+    assert hidden.fitted.preparation.to_json() == clear.fitted.preparation.to_json()
+    asked = [update for update, _ in Watched.sent if update.kind == "statistics"]
+    assert asked
+    assert not any(update.summed or update.answer for update in asked)
+    told, also = hidden.privacy.in_clear, clear.privacy.in_clear
+    assert "the categories that there are" in told
+    assert not any("categories" in each for each in told if each != "the categories that there are")
+    assert "the names of each client's categories" in also
+
+
+def test_what_cannot_be_found_under_a_mask_is_told() -> None:
+    long = {id: wards(0, ["x" * 249, "y"]) for id in "abc"}
+    settings = {"channel": [fp.Clip(1.0), fp.SecureSum(max_weight=1000)], "progress": False}
+    with pytest.raises(DataError, match=r'client ".".*column "ward" has values of more than 248 bytes'):
+        fp.train(fp.models.Logistic(), fp.clients(long, "ill"), preprocess=CATEGORICAL, **settings)
+    crowded = AllCategories(("ward",))
+    state = Estimating(2, {"counts": [[["a", 3]]], "left": [7]})
+    with pytest.raises(DataError, match="more categories than can be found under a mask; declare them"):
+        crowded.found(state)
+
+
+@settings(max_examples=10)
+@given(
+    st.lists(st.one_of(st.text(max_size=12), st.integers(-9, 9), st.floats(-1, 1)), min_size=1, max_size=60)
+)
+def test_all_categories_are_found_whatever_they_are(values: list[Any]) -> None:
+    table = pd.DataFrame({"x": pd.Series(values, dtype=object)})
+    clients = InMemory(ClientData(str(i), Rows(table.iloc[i::3])) for i in range(min(3, len(values))))
+    naming = AllCategories(("x",))
+    state = Asking(clients, None).state(naming, "categories")
+    _, categories = as_categories(table, "x")
+    assert naming.found(state) == [in_order(set(categories))]
+
+
+def test_thousands_of_categories_are_found() -> None:
+    table = pd.DataFrame({"x": [f"number {i}" for i in range(4000)]})
+    naming = AllCategories(("x",))
+    state = Asking(InMemory([ClientData("a", Rows(table))]), None).state(naming, "categories")
+    assert set(naming.found(state)[0]) == set(table["x"])

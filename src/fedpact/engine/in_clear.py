@@ -47,7 +47,7 @@ def _of_preparation(parts: Parts, preparation: Preparation, masked: bool) -> lis
     if pipeline is None:
         told.append("the shape of each client's examples")
     else:
-        told += FitPipeline(steps, labels).told(pipeline)
+        told += FitPipeline(steps, labels, masked).told(pipeline)
     if labels.kind != "regression":
         told.append("which classes each client's training rows are of, and its rows held aside")
     if steps:

@@ -130,6 +130,6 @@ def _fitted_to_rows(clients: _Clients, steps: Sequence[Any], agreement: Agreemen
             f"preprocess prepares tables, but these examples are arrays of shape {agreement.shape}; "
             "leave preprocess out."
         )
-    fitting = FitPipeline(tuple(steps), agreement.labels)
+    fitting = FitPipeline(tuple(steps), agreement.labels, hidden=clients.mask is not None)
     pipeline = clients.fitted(fitting) if steps else clients.agree(fitting)
     return Preparation(agreement.labels, (len(pipeline.feature_names_out),), pipeline)

@@ -31,7 +31,7 @@ MOST_CATEGORIES = 10_000
 class Categories(Columnwise):
     """The categories of each column: those of all clients, in an order that no client decides, in one round.
 
-    Each client's own categories reach the server in clear, without their numbers of rows.
+    Each client's own categories reach the server in clear, without their numbers of rows; see `FitPipeline.hidden`.
 
     Args:
         names: columns of at most 10,000 categories.
@@ -41,6 +41,11 @@ class Categories(Columnwise):
     def told(self) -> tuple[str, ...]:
         """The names of categories."""
         return ("the names of each client's categories",) if self.names else ()
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All columns."""
+        return self.names
 
     def task(self, state: Estimating) -> Task | None:
         """Ask every client, once; nobody where there is no column."""
@@ -97,6 +102,11 @@ class Counts(Columnwise):
     def told(self) -> tuple[str, ...]:
         """The names of categories that are not declared."""
         return Categories(self._open).told
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Those whose categories are not declared."""
+        return self._open
 
     def init(self, model: Any, seed: Seed) -> Estimating:
         """Return the state before the first round, which is the second where nothing has to be collected."""

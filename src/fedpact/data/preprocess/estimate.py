@@ -2,7 +2,7 @@
 
 Each is an Algorithm whose answers are added exactly, so that it depends on the rows alone and not on
 how they are spread over clients. Only training rows count, and missing values are left out. Sums and counts
-are all that the server sees, except for categories: each client names its own.
+are all that the server sees, except for categories: each client names its own, unless sums are masked.
 """
 
 from __future__ import annotations
@@ -80,6 +80,11 @@ class Columnwise:
     @property
     def told(self) -> tuple[str, ...]:
         """What the server sees of each client besides its part of sums, in phrases."""
+        return ()
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns of which each client names its categories, in the task that collects answers."""
         return ()
 
     def init(self, model: Any, seed: Seed) -> Estimating:

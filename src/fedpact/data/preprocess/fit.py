@@ -16,6 +16,7 @@ from fedpact.data.preprocess.estimate import Estimate, Estimating
 from fedpact.data.preprocess.pipeline import Pipeline
 from fedpact.data.preprocess.schema import FitSchema
 from fedpact.data.preprocess.steps import LabelledStep, RawStep, Step
+from fedpact.data.summary.frequent import AllCategories
 from fedpact.data.wording import at_client
 
 
@@ -28,12 +29,14 @@ class Fitting:
         pipeline: the columns agreed on and the steps fitted so far, as plain data; None at first.
         estimating: the state of the estimate for the step after these.
         stream: the key of the random stream that steps draw from, in hexadecimal.
+        naming: the state in which categories are found from sums, that clients would name else; None outside of it.
     """
 
     round: int = 0
     pipeline: Mapping[str, Any] | None = None
     estimating: Estimating = field(default_factory=Estimating)
     stream: str = ""
+    naming: Estimating | None = None
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,13 @@ class FitPipeline:
     Args:
         steps: the steps.
         labels: what the labels are, for steps that are fitted to them; None where there are none.
+        hidden: whether sums are masked: then categories are found from sums too, in two rounds or more instead of one,
+            and no client names its own.
     """
 
     steps: tuple[Step, ...]
     labels: Labels | None = None
+    hidden: bool = False
 
     releases: ClassVar[Literal["averaged", "summed"]] = "summed"
 
@@ -69,7 +75,11 @@ class FitPipeline:
         pipeline = Pipeline.from_json(state.pipeline)
         if len(pipeline.steps) == len(self.steps):
             return None
-        task = self._estimate(pipeline).task(state.estimating)
+        estimate = self._estimate(pipeline)
+        task = estimate.task(state.estimating)
+        if task is not None and (naming := self._naming(estimate, task)):
+            task = naming.task(state.naming or Estimating())
+            task = task and replace(task, parameters={**task.parameters, "naming": True})
         return task and replace(
             task, version=state.round, parameters={**task.parameters, "pipeline": state.pipeline}
         )
@@ -90,6 +100,8 @@ class FitPipeline:
             return self._schema.client(model, task, data, kept, seed)
         pipeline = Pipeline.from_json(task.parameters["pipeline"])
         estimate, prepare = self._estimate(pipeline), partial(self._prepared, pipeline, data.id)
+        if task.parameters.get("naming"):
+            estimate = AllCategories(_named(estimate))
         if in_chunks:
             return ByChunk(estimate, prepare).client(model, task, data, kept, seed)
         return estimate.client(model, task, ClientData(data.id, prepare(data.train)), kept, seed)
@@ -109,7 +121,14 @@ class FitPipeline:
             estimating = self._begin(pipeline, state)
         else:
             pipeline = Pipeline.from_json(state.pipeline)
-            estimating = self._estimate(pipeline).server(model, state.estimating, aggregate)
+            estimate, estimating = self._estimate(pipeline), state.estimating
+            if naming := self._naming(estimate, estimate.task(estimating)):
+                known = naming.server(model, state.naming or Estimating(), aggregate)
+                if naming.task(known) is not None:
+                    return replace(state, round=state.round + 1, naming=known)
+                # As if one client had all rows, and named their categories.
+                aggregate = replace(aggregate, sums={}, answers={"all clients": naming.found(known)})
+            estimating = estimate.server(model, estimating, aggregate)
         # A step with no task left gives way to the next, which may have none at all.
         while len(pipeline.steps) < len(self.steps) and self._estimate(pipeline).task(estimating) is None:
             found = self._estimate(pipeline).fitted(estimating)
@@ -133,7 +152,8 @@ class FitPipeline:
         phrases = ["the names and kinds of each client's columns"]
         for place in range(len(self.steps)):
             estimate = self._estimate(Pipeline(pipeline.columns, pipeline.steps[:place]))
-            phrases += getattr(estimate, "told", ())
+            found = self.hidden and bool(_named(estimate))
+            phrases += ("the categories that there are",) if found else getattr(estimate, "told", ())
         return tuple(dict.fromkeys(phrases))
 
     @property
@@ -146,6 +166,11 @@ class FitPipeline:
         if place == len(self.steps):
             return Estimating()
         return self._estimate(pipeline).init(None, Seed(bytes.fromhex(state.stream)).child("step", place))
+
+    def _naming(self, estimate: Estimate, task: Task | None) -> AllCategories | None:
+        """Return what finds the categories from sums that a task would collect, where sums are hidden."""
+        collecting = self.hidden and task is not None and task.answers == "collect"
+        return AllCategories(_named(estimate)) if collecting and _named(estimate) else None
 
     def _prepared(self, pipeline: Pipeline, id: str, rows: Rows) -> Rows:
         with at_client(id):
@@ -160,3 +185,8 @@ class FitPipeline:
         if self.labels is not None and isinstance(step, LabelledStep):
             return step.labelled_estimate(pipeline.columns_out, self.labels)
         return step.estimate(pipeline.columns_out)
+
+
+def _named(estimate: Estimate) -> tuple[str, ...]:
+    names: tuple[str, ...] = getattr(estimate, "named", ())
+    return names

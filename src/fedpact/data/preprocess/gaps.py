@@ -31,6 +31,11 @@ class WithMissing(Columnwise):
         """What the other estimate tells."""
         return getattr(self.estimate, "told", ()) if self.names else ()
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Those of the other estimate."""
+        return getattr(self.estimate, "named", ()) if self.names else ()
+
     def init(self, model: Any, seed: Seed) -> Estimating:
         """Return the state before the first round."""
         return Estimating(0, {"missing": None, "other": self.estimate.init(model, seed)})

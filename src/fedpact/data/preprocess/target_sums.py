@@ -97,6 +97,11 @@ class TargetSums(Columnwise):
         """The names of categories that are not declared."""
         return Categories(self._open).told
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns whose categories are not declared."""
+        return self._open
+
     def task(self, state: Estimating) -> Task | None:
         """Ask for the categories, then for counts and sums."""
         if not self.names or state.round >= 2:

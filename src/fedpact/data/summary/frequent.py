@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpact.core.algorithm import ClientState
-from fedpact.core.errors import QuorumError
+from fedpact.core.errors import DataError, QuorumError
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed
-from fedpact.data.preprocess.columns import Value, as_categories, as_frame
+from fedpact.data.preprocess.columns import Value, as_categories, as_frame, in_order
 from fedpact.data.preprocess.estimate import Columnwise, Estimating, ask, reply
 from fedpact.data.wording import at_client
 
@@ -31,8 +31,6 @@ BUCKETS = 1 << 14
 _LONGEST_BYTES = 248
 _CHECK_BYTES = 8
 _WIDTH = _CHECK_BYTES + _LONGEST_BYTES
-# As many sums of bytes as a column has in one round: half a megabyte.
-_OPENED = 256
 _DIGEST_BYTES = 16
 
 
@@ -67,6 +65,8 @@ class FrequentCategories(Columnwise):
     minimum: int = 5
 
     hashes: ClassVar[int] = 8
+    # As many sums of bytes as a column has in one round: half a megabyte.
+    opened: ClassVar[int] = 256
 
     def task(self, state: Estimating) -> Task | None:
         """Ask how many rows each bucket has, then for the sums of bytes of those that have enough."""
@@ -153,14 +153,60 @@ class FrequentCategories(Columnwise):
         """Return the state with the fullest buckets of each column to open; with none, where none has enough rows."""
         buckets, counts, left = [], [], []
         for each in rows:
-            fullest = np.argsort(-each, kind="stable")[: _OPENED + 1]
+            fullest = np.argsort(-each, kind="stable")[: self.opened + 1]
             enough = [int(bucket) for bucket in fullest if each[bucket] >= self.minimum]
-            buckets.append(enough[:_OPENED])
+            buckets.append(enough[: self.opened])
             counts.append([int(each[bucket]) for bucket in buckets[-1]])
-            left.append(int(each[enough[_OPENED]]) if len(enough) > _OPENED else 0)
+            left.append(int(each[enough[self.opened]]) if len(enough) > self.opened else 0)
         if not any(buckets):
             buckets = []
         return {**found, "buckets": buckets, "rows": counts, "left": left}
+
+
+@dataclass(frozen=True)
+class AllCategories(FrequentCategories):
+    """The categories of each column over all clients, all of them, found from sums alone.
+
+    Args:
+        names: columns of text or numbers, of some 4,000 categories at most.
+    """
+
+    minimum: int = 1
+
+    opened: ClassVar[int] = 2048
+
+    def client(
+        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
+    ) -> tuple[Update, ClientState]:
+        """Return what `FrequentCategories` returns.
+
+        Raises:
+            DataError: a value is too long to be found from sums.
+        """
+        with at_client(data.id):
+            for name in self.names:
+                _, values = as_categories(as_frame(data.train.x), name)
+                if any(len(_bytes_of(value)) > _LONGEST_BYTES for value in values):
+                    raise DataError(
+                        f'column "{name}" has values of more than {_LONGEST_BYTES} bytes, which cannot be found under '
+                        "a mask; declare its categories, or leave it out."
+                    )
+        return super().client(model, task, data, kept, seed)
+
+    def found(self, state: Estimating) -> list[list[Value]]:
+        """Return the categories of each column, in an order that no client decides.
+
+        Raises:
+            DataError: a column has more of them than can be found.
+        """
+        frequent = self.fitted(state)
+        for name, each in frequent.items():
+            if each.unnamed_at_most:
+                raise DataError(
+                    f'column "{name}" has more categories than can be found under a mask; declare them, or leave the '
+                    "column out."
+                )
+        return [in_order(set(frequent[name].counts)) for name in self.names]
 
 
 def _values(
