@@ -37,9 +37,9 @@ class OneHot:
 
     The categories are those of all clients' training rows, numbers first and in order, then text by code
     point: each client names its own in one round, and the server sees who has which; under a mask they are found from
-    sums, and it does not. Declared categories need no round and keep the order they are given in. With `min_count` there is one round more, in which the
-    rows of each category are counted over all clients, and the infrequent ones share the last column,
-    "column=(infrequent)", as in scikit-learn's OneHotEncoder(min_frequency=...).
+    sums, and it does not. Declared categories need no round and keep the order they are given in. With `min_count` there
+    is one round more, in which the rows of each category are counted over all clients, and the infrequent ones share the
+    last column, "column=(infrequent)", as in scikit-learn's OneHotEncoder(min_frequency=...).
 
     Args:
         columns: the columns to encode; by default all category columns (text, pandas categoricals) and all
