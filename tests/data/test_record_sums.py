@@ -1,5 +1,8 @@
 import math
 from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from fedpact.core.errors import ConfigError, DataError
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
+from fedpact.data.read import read_rows
 from fedpact.data.summary.cells import days_in, numbers_in, places_in, places_of
 from fedpact.data.summary.record_sums import RecordSums
 from fedpact.data.table_schema import ColumnSchema, TableSchema
@@ -35,6 +39,8 @@ anything = st.one_of(
     st.floats(),
     st.text(max_size=4),
     st.sampled_from(["a", "b", "1", 1, 1.0, "60", 60, "2024-05-05", pd.Timestamp("2024-05-05"), "1e400"]),
+    st.sampled_from([10**400, -(10**5000), Fraction(10**400), 3 + 4j, np.complex64(3), "20240505", 20240505]),
+    st.sampled_from([Decimal("sNaN"), np.datetime64("300000-01-01", "s"), [60], b"60"]),
 )
 row = st.fixed_dictionaries(dict.fromkeys(SCHEMA.names, anything))
 
@@ -146,6 +152,32 @@ def test_a_cell_is_read_alike_whatever_else_is_in_its_column() -> None:
     assert days_in(pd.Series([here, there], dtype=object)).tolist() == [19724.5, 19724.75]
 
 
+@pytest.mark.parametrize(
+    "cell", ["20240102", "2024-01-02", "007", "1e3", "TRUE", " 7", "1_000", "-inf", "99" * 20]
+)
+def test_a_cell_of_a_file_is_read_alike_beside_text_and_alone(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "a.csv"
+    read = []
+    for more in ("", "abc,1\n"):
+        path.write_text(f"cell,other\n{cell},1\n{more}", encoding="utf-8")
+        cells = read_rows(path).x["cell"]
+        places = places_in(cells, places_of("cell", ("007", "1e3", "true")), 3)
+        read.append((numbers_in(cells)[0], days_in(cells)[0], places[0]))
+    np.testing.assert_array_equal(*read)
+
+
+def test_no_cell_is_beyond_reading() -> None:
+    huge = pd.Series(
+        [10**400, -(10**5000), Fraction(10**400), 3 + 4j, np.complex64(3), [1], {}], dtype=object
+    )
+    np.testing.assert_array_equal(numbers_in(huge), [np.inf, -np.inf, np.inf, *[np.nan] * 4])
+    assert places_in(huge, places_of("ward", (1, "a")), 2).tolist() == [2] * 7
+    far = np.datetime64("300000-01-01", "s")
+    for cells in (pd.Series([far, "soon"], dtype=object), pd.Series(np.array([far]))):
+        assert np.isnan(days_in(cells)).all()
+    assert days_in(pd.Series([np.datetime64("2024-01-02")], dtype=object)).tolist() == [19724]
+
+
 def test_categories_that_are_one_number_are_refused() -> None:
     schema = TableSchema((ColumnSchema("ward", "category", categories=(1, "1")),))
     with pytest.raises(ConfigError, match="the same number as '1'"):
@@ -175,6 +207,41 @@ def test_numbers_are_brought_to_the_units_of_the_schema() -> None:
         2,
         -2,
     ]
+
+
+def test_a_number_that_its_unit_takes_beyond_all_numbers_counts_as_the_end_of_the_range() -> None:
+    schema = TableSchema((ColumnSchema("size", "numeric", unit="cm", range=(0, 200)),))
+    own = TableSchema((ColumnSchema("size", "numeric", unit="m"),))
+    cells = pd.Series([1e308, -1e308, np.nan])
+    sums = RecordSums(("size",), schema, {"a": own}, bins=4, step=2)
+    task = sums.task(sums.init(None, Seed.of(0)))
+    assert task is not None
+    data = ClientData("a", Rows(pd.DataFrame({"size": cells})))
+    # One value at either end: T1 is −1 and 1, T2 is 1 and 1.
+    assert sums.client(None, task, data, {}, Seed.of(0))[0].summed["sums"].tolist() == [
+        6,
+        2,
+        2,
+        0,
+        0,
+        2,
+        0,
+        4,
+    ]
+
+
+def test_of_labels_at_every_position_there_is_their_number_alone() -> None:
+    positions = ClientData("a", Rows(np.ones((3, 2)), np.zeros((3, 5), int)))
+    for label, found in (
+        # Three rows with a value, which is of no declared category; and no numbers at all.
+        (ColumnSchema("y", "label", categories=(0, 1)), [3, 3, 0, 0, 3]),
+        (ColumnSchema("y", "label", range=(0, 1)), [3, -3, 0, 0, 0, 0]),
+        (ColumnSchema("y", "label"), [3, 3]),
+    ):
+        sums = RecordSums(("y",), TableSchema((label,)), bins=2, step=1)
+        task = sums.task(sums.init(None, Seed.of(0)))
+        assert task is not None
+        assert sums.client(None, task, positions, {}, Seed.of(0))[0].summed["sums"].tolist() == found
 
 
 def test_labels_are_a_column_too() -> None:

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -351,6 +352,21 @@ def test_a_client_that_lacks_a_column_and_too_few_for_a_mask_are_named() -> None
 def test_more_rows_than_a_ring_holds_are_refused() -> None:
     with pytest.raises(DataError, match="more rows than can be summed under this mask"):
         fp.describe(tiny(3, 9000), schema=TINY, epsilon=1.0, channel=fp.SecureSum(bits=16))
+
+
+def test_the_statement_says_from_how_many_rows_on_a_client_refuses() -> None:
+    def asked(rows: int) -> Statement | None:
+        return fp.describe(tiny(3, rows), schema=TINY, epsilon=20.0, channel=fp.SecureSum(bits=16)).privacy
+
+    statement = asked(40)
+    assert statement is not None
+    (told,) = re.findall(r"no client has more than ([\d,]+) rows", " ".join(statement.in_clear))
+    most = int(told.replace(",", ""))
+    # Three clients, each with at most 2^13, leave 16 bits to no sum; some of it is for noise.
+    assert 7000 < most < 2**13
+    assert asked(most) is not None
+    with pytest.raises(DataError, match="more rows than can be summed"):
+        asked(most + 1)
 
 
 def test_the_command_adds_noise_and_says_how_much(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def _draw_histogram(axes: Axes, column: ColumnSummary) -> None:
 def _draw_categories(axes: Axes, column: ColumnSummary) -> None:
     assert column.categories is not None
     shown = dict(list(column.categories.items())[:_MOST_BARS])
-    rest = column.count - sum(shown.values())
+    # With noise the listed ones may be more than all.
+    rest = max(0, column.count - sum(shown.values()))
     names = [_short(str(name)) for name in shown] + (["others"] if rest else [])
     counts = [*shown.values(), *([rest] if rest else [])]
     colours = [BLUE] * len(shown) + [GREY]

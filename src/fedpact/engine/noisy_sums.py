@@ -28,6 +28,10 @@ from fedpact.privacy.events import Skellam as SkellamEvent
 from fedpact.privacy.skellam import Skellam
 
 
+# Noise is beyond so many standard deviations once in 10^15.
+_TAIL = 8.0
+
+
 @dataclass(frozen=True)
 class CentralNoise:
     """A discrete Gaussian that the server adds to the sums.
@@ -85,6 +89,15 @@ class SharedNoise:
     def share(self, multiplier: float) -> float:
         """Return the standard deviation of a share, in steps."""
         return multiplier * self.sums.step * math.sqrt(self.sums.weight / self.least)
+
+    def room(self, bits: int) -> float:
+        """Return how large a client's noisy sum may be, in steps, where the sum over all has so many bits."""
+        # One of them is the sign.
+        return 2.0 ** (bits - 1 - self.clients.bit_length())
+
+    def most(self, bits: int, multiplier: float) -> float:
+        """Return how large a client's sum may be before its share of the noise is added, in steps."""
+        return self.room(bits) - _TAIL * self.share(multiplier)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,6 @@ from fedpact.privacy.statement import Protection, Statement
 _STEP = 1 << 30
 # Under a mask, so many of its bits are for rows, clients and noise.
 _BITS_FOR_ROWS = 28
-# Noise is beyond so many standard deviations once in 10^15.
-_TAIL = 8.0
 # Every client answers, and once: another answer would be another release.
 _ALL = Rules(quorum=1.0, fatal=(DataError,))
 
@@ -117,9 +115,7 @@ def describe_privately(
         columns=found.columns(sums.parts),
         schema=schema,
         minimum=wanted.minimum,
-        privacy=_statement(
-            Release(noise.mechanism(multiplier), Everyone()), wanted, mask, len(ids), bool(own)
-        ),
+        privacy=_statement(noise, multiplier, wanted, mask, len(ids), bool(own)),
         rows_error=deviation,
     )
 
@@ -144,9 +140,7 @@ def _asked(
     algorithm = NoisyAtServer(sums, noise.sampler(multiplier))
     channel = Channel((), algorithm)
     if mask is not None and isinstance(noise, SharedNoise):
-        # Of the sum over all clients one bit is the sign.
-        room = 2.0 ** (mask.bits - 1 - noise.clients.bit_length())
-        most = room - _TAIL * noise.share(multiplier)
+        most = noise.most(mask.bits, multiplier)
         if most < noise.sums.step:
             raise ConfigError(
                 f"the noise that epsilon asks for leaves no room for rows in the {mask.bits} bits of "
@@ -155,7 +149,7 @@ def _asked(
         algorithm = NoisyAtClients(sums, noise.sampler(multiplier), most)
         # Nobody drops out on purpose: sums of other rows do not go together.
         undropped: Mask = replace(cast("Any", mask), dropout=0.0)
-        channel = Channel((Whole(range=room, stochastic=False), undropped), algorithm)
+        channel = Channel((Whole(range=noise.room(mask.bits), stochastic=False), undropped), algorithm)
     seed = Seed.of(0).child("statistics", type(algorithm).__name__)
     setting = Setting(algorithm, None, population, channel, _ALL, seed)
     state = hold_to_end(InProcess(), setting)
@@ -163,12 +157,22 @@ def _asked(
 
 
 def _statement(
-    release: Release, wanted: Wanted, mask: Mask | None, clients: int, converted: bool
+    noise: CentralNoise | SharedNoise,
+    multiplier: float,
+    wanted: Wanted,
+    mask: Mask | None,
+    clients: int,
+    converted: bool,
 ) -> Statement:
+    release = Release(noise.mechanism(multiplier), Everyone())
     guarantee = account([release], wanted.delta)
-    note = (
-        "A record is a row: whoever has several rows is protected less, about in proportion to their number."
-    )
+    note = "A record is a training row: for whoever has several, epsilon is so many times larger, or more."
+    in_clear = ["that every client has the columns of the schema"]
+    if converted:
+        in_clear.append("the units of each client's columns")
+    if mask is not None and isinstance(noise, SharedNoise):
+        most = int(noise.most(mask.bits, multiplier)) // noise.sums.step
+        in_clear.append(f"that no client has more than {most:,} rows, for it would have refused")
     against = (
         "everybody who sees the description, but not the server, which adds the noise"
         if mask is None
@@ -182,10 +186,7 @@ def _statement(
         smallest_cohort=clients,
         dropouts=None if mask is None else 0,
         colluding=0,
-        in_clear=(
-            "that every client has the columns of the schema",
-            *(["the units of each client's columns"] if converted else []),
-        ),
+        in_clear=tuple(in_clear),
         trusted=None if mask is None else mask.trusted(),
         released="the noisy sums that were released",
     )

@@ -35,11 +35,11 @@ Unknown = Literal["ignore", "error", "infrequent"]
 class OneHot:
     """Replace a column by one column of zeros and ones for each category, called "column=category".
 
-    The categories are those of all clients' training rows, numbers first and in order, then text by code
-    point: each client names its own in one round, and the server sees who has which; under a mask they are found from
-    sums, and it does not. Declared categories need no round and keep the order they are given in. With `min_count` there
-    is one round more, in which the rows of each category are counted over all clients, and the infrequent ones share the
-    last column, "column=(infrequent)", as in scikit-learn's OneHotEncoder(min_frequency=...).
+    The categories are those of all clients' training rows, numbers first and in order, then text by code point: each
+    client names its own in one round, and the server sees who has which; under a mask they are found from sums, and it
+    does not. Declared categories need no round and keep the order they are given in. With `min_count` there is one
+    round more, in which the rows of each category are counted over all clients, and the infrequent ones share the last
+    column, "column=(infrequent)", as in scikit-learn's OneHotEncoder(min_frequency=...).
 
     Args:
         columns: the columns to encode; by default all category columns (text, pandas categoricals) and all

@@ -77,27 +77,35 @@ def spelling(cell: Any) -> Value:
 def _number(cell: Any) -> float:
     if isinstance(cell, str):
         cell = _TRUTHS.get(cell.strip().lower(), cell)
+    if isinstance(cell, complex | np.complexfloating):
+        return math.nan
     try:
         return float(cell)
     except OverflowError:
-        return math.copysign(math.inf, cell)
+        return math.inf if cell > 0 else -math.inf
     except (TypeError, ValueError):
         return math.nan
 
 
 def _days(cell: Any) -> float:
-    if isinstance(cell, np.datetime64):
-        cell = cell.astype("datetime64[us]").item()
-    if isinstance(cell, str):
-        try:
-            cell = datetime.fromisoformat(cell.strip())
-        except ValueError:
-            return math.nan
-    if isinstance(cell, date) and not isinstance(cell, datetime):
-        cell = datetime.combine(cell, time())
-    if not isinstance(cell, datetime):
+    import pandas as pd
+
+    # Digits alone, such as "20240229", are a number to a reader, unless another row of their column has text.
+    if isinstance(cell, str) and not math.isnan(_number(cell)):
         return math.nan
-    return (cell.replace(tzinfo=None) - _EPOCH) / timedelta(days=1)
+    try:
+        if isinstance(cell, np.datetime64):
+            cell = pd.Timestamp(cell)
+        if isinstance(cell, str):
+            cell = datetime.fromisoformat(cell.strip())
+        if isinstance(cell, date) and not isinstance(cell, datetime):
+            cell = datetime.combine(cell, time())
+        if not isinstance(cell, datetime):
+            return math.nan
+        return (cell.replace(tzinfo=None) - _EPOCH) / timedelta(days=1)
+    except (OverflowError, ValueError):
+        # pandas knows of years that cannot be counted from here.
+        return math.nan
 
 
 def _each(series: pd.Series[Any], read: Callable[[Any], float], missing: float) -> NDArray[np.float64]:

@@ -117,8 +117,10 @@ class Part:
         polynomials: list[int] = []
         if self.ends:
             values = days_in(cells) if self.column.kind == "date" else numbers_in(cells)
-            values = values[~np.isnan(values)]
-            values = np.clip(values if rule is None else rule.apply(values), *self.ends)
+            if rule is not None:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    values = rule.apply(values)
+            values = np.clip(values[~np.isnan(values)], *self.ends)
             present, places = len(values), np.searchsorted(self.edges, values, side="right") - 1
             polynomials = [_rounded_sum(each, step) for each in self._polynomials(values)]
         elif self.categories:
@@ -234,8 +236,9 @@ def _columns(schema: TableSchema, rows: Rows) -> Sequence[pd.Series[Any]]:
         if rows.y is None:
             raise DataError(f'there are no labels, which the schema calls "{label.name}".')
         labels = np.asarray(rows.y)
-        # Of labels at every position of an example there is their number alone.
-        frame = frame.assign(**{label.name: labels if labels.ndim == 1 else np.zeros(len(rows))})
+        # Labels at every position of an example are neither a number nor a category that could be declared.
+        cells = pd.Series(labels if labels.ndim == 1 else [()] * len(rows), frame.index)
+        frame = frame.assign(**{label.name: cells})
     return [column(frame, name) for name in schema.names]
 
 
