@@ -27,7 +27,6 @@ from fedpact.privacy.events import Mechanism
 from fedpact.privacy.events import Skellam as SkellamEvent
 from fedpact.privacy.skellam import Skellam
 
-
 # Noise is beyond so many standard deviations once in 10^15.
 _TAIL = 8.0
 

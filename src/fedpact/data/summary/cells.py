@@ -78,6 +78,10 @@ def _number(cell: Any) -> float:
     if isinstance(cell, str):
         cell = _TRUTHS.get(cell.strip().lower(), cell)
     if isinstance(cell, complex | np.complexfloating):
+        # Beside one that is complex, pandas makes real numbers complex too.
+        cell = cell.real if cell.imag == 0 else math.nan
+    if isinstance(cell, np.datetime64 | np.timedelta64):
+        # numpy counts some of them in units of their own.
         return math.nan
     try:
         return float(cell)
