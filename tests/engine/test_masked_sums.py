@@ -168,8 +168,12 @@ def test_under_a_mask_no_client_names_its_categories_and_the_same_are_found() ->
     assert asked
     assert not any(update.summed or update.answer for update in asked)
     told, also = hidden.privacy.in_clear, clear.privacy.in_clear
-    assert "the categories that there are" in told
-    assert not any("categories" in each for each in told if each != "the categories that there are")
+    assert "the categories that there are, and how many rows have each" in told
+    assert not any(
+        "categories" in each
+        for each in told
+        if each != "the categories that there are, and how many rows have each"
+    )
     assert "the names of each client's categories" in also
 
 

@@ -152,8 +152,10 @@ class FitPipeline:
         phrases = ["the names and kinds of each client's columns"]
         for place in range(len(self.steps)):
             estimate = self._estimate(Pipeline(pipeline.columns, pipeline.steps[:place]))
-            found = self.hidden and bool(_named(estimate))
-            phrases += ("the categories that there are",) if found else getattr(estimate, "told", ())
+            if self.hidden and _named(estimate):
+                phrases.append("the categories that there are, and how many rows have each")
+            else:
+                phrases += getattr(estimate, "told", ())
         return tuple(dict.fromkeys(phrases))
 
     @property
