@@ -39,8 +39,8 @@ class Parameters:
         if not _LEAST_COHORT <= self.minimum_cohort <= self.clients:
             raise SecureError(
                 f"a smallest cohort of {self.minimum_cohort} is not possible with {self.clients} clients: it is at "
-                f"least {_LEAST_COHORT}, for a sum of one hides nothing, and at most as many as are invited; ask more clients, "
-                "or set minimum_cohort."
+                f"least {_LEAST_COHORT}, for a sum of one hides nothing, and at most as many as are invited; "
+                "ask more clients, or set minimum_cohort."
             )
         if self.neighbours is None:
             if not 2 * self.clients < 3 * self.threshold <= 3 * self.clients:
