@@ -256,7 +256,9 @@ def test_a_run_ends_with_a_sentence_where_too_few_are_left() -> None:
 
 
 def test_fewer_clients_than_the_smallest_cohort_are_never_summed() -> None:
-    with pytest.raises(SecureError, match=r"smallest cohort of 3 is not possible with 2 clients.*set minimum_cohort"):
+    with pytest.raises(
+        SecureError, match=r"smallest cohort of 3 is not possible with 2 clients.*set minimum_cohort"
+    ):
         through([Clip(1.0), SecureSum()], UPDATES[:2], UNIFORM)
 
 
