@@ -18,6 +18,16 @@ def message(kind: type[FedpactError], action: Any, *arguments: Any, **options: A
     return str(caught.value)
 
 
+def hold_round(algorithm: Any, state: Any, present: list[ClientData]) -> Any:
+    """Return the state after these clients alone were asked."""
+    task = algorithm.task(state)
+    assert task is not None
+    total = Accumulator(task, 65536, 2, 2)
+    for data in present:
+        total.add(algorithm.client(None, task, data, {}, Seed.of(0))[0])
+    return algorithm.server(None, state, total.aggregate())
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -185,16 +195,8 @@ def test_client_that_leaves_between_rounds_of_a_median_is_noticed() -> None:
     algorithm = FitPipeline((Impute("median", columns=("age",)), OneHot()))
     clients = [ClientData("a", Rows(TABLE)), ClientData("b", Rows(TABLE))]
 
-    def hold_round(state: Any, present: list[ClientData]) -> Any:
-        task = algorithm.task(state)
-        assert task is not None
-        total = Accumulator(task, 65536, 2, 2)
-        for data in present:
-            total.add(algorithm.client(None, task, data, {}, Seed.of(0))[0])
-        return algorithm.server(None, state, total.aggregate())
-
-    state = hold_round(hold_round(algorithm.init(None, Seed.of(0)), clients), clients)
-    assert "other rows answered" in message(QuorumError, hold_round, state, clients[:1])
+    state = hold_round(algorithm, hold_round(algorithm, algorithm.init(None, Seed.of(0)), clients), clients)
+    assert "other rows answered" in message(QuorumError, hold_round, algorithm, state, clients[:1])
 
 
 @pytest.mark.parametrize("data", [{}, {"columns": [], "steps": [{"name": "Impute"}]}, {"steps": 3}])

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpact.core import Accumulator, ClientData, Rows, Seed
+from fedpact.core import ClientData, Rows, Seed
 from fedpact.core.errors import DataError, QuorumError
 from fedpact.data.preprocess import products
 from fedpact.data.preprocess.gram import Covariances, Gram
 from tests.data.test_preprocess import fit
-from tests.data.test_preprocess_errors import message
+from tests.data.test_preprocess_errors import hold_round, message
 
 UNIT = 1 << products.UNIT_BITS
 # Whole multiples of the grid that values are rounded to, so that fractions give the sum itself.
@@ -96,13 +96,5 @@ def test_client_that_leaves_between_the_rounds_is_noticed() -> None:
     algorithm = Gram(("a",))
     clients = [ClientData(id, Rows(pd.DataFrame({"a": [1.0, 2.0]}))) for id in "xy"]
 
-    def hold_round(state: Any, present: list[ClientData]) -> Any:
-        task = algorithm.task(state)
-        assert task is not None
-        total = Accumulator(task, 65536, 2, 2)
-        for data in present:
-            total.add(algorithm.client(None, task, data, {}, Seed.of(0))[0])
-        return algorithm.server(None, state, total.aggregate())
-
-    state = hold_round(algorithm.init(None, Seed.of(0)), clients)
-    assert "other rows answered" in message(QuorumError, hold_round, state, clients[:1])
+    state = hold_round(algorithm, algorithm.init(None, Seed.of(0)), clients)
+    assert "other rows answered" in message(QuorumError, hold_round, algorithm, state, clients[:1])

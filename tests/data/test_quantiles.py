@@ -13,7 +13,7 @@ from fedpact.core.errors import ConfigError, DataError, QuorumError
 from fedpact.data.preprocess.quantile_transform import QuantileTransform
 from fedpact.data.preprocess.quantiles import QuantileGrid, Quantiles
 from tests.data.test_preprocess import fit, fit_steps, patients, spread
-from tests.data.test_preprocess_errors import message
+from tests.data.test_preprocess_errors import hold_round, message
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -82,16 +82,8 @@ def test_client_that_leaves_between_rounds_is_noticed() -> None:
     estimate = Quantiles(("x",), (0.5,))
     clients = [ClientData(name, Rows(pd.DataFrame({"x": [1.0, 2.0]}))) for name in "ab"]
 
-    def hold_round(state: Any, present: list[ClientData]) -> Any:
-        task = estimate.task(state)
-        assert task is not None
-        total = Accumulator(task, 65536, 2, 2)
-        for data in present:
-            total.add(estimate.client(None, task, data, {}, Seed.of(0))[0])
-        return estimate.server(None, state, total.aggregate())
-
-    state = hold_round(estimate.init(None, Seed.of(0)), clients)
-    assert "other rows answered" in message(QuorumError, hold_round, state, clients[:1])
+    state = hold_round(estimate, estimate.init(None, Seed.of(0)), clients)
+    assert "other rows answered" in message(QuorumError, hold_round, estimate, state, clients[:1])
 
 
 @pytest.mark.parametrize("output", ["uniform", "normal"])

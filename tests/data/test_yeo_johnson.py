@@ -18,7 +18,7 @@ from fedpact.data.preprocess.power import FittedYeoJohnson
 from fedpact.data.preprocess.power_fit import PowerFit
 from fedpact.data.preprocess.yeo_johnson import Power, transformed, with_derivative
 from tests.data.test_preprocess import fit_steps, spread
-from tests.data.test_preprocess_errors import message
+from tests.data.test_preprocess_errors import hold_round, message
 
 # A year to the power −31 has more than 100 zeros before its first digit.
 DIGITS = 250
@@ -210,18 +210,10 @@ def test_client_that_leaves_while_lambda_is_sought_is_noticed() -> None:
     estimate = PowerFit(("x",))
     clients = [ClientData(name, Rows(pd.DataFrame({"x": [1.0, 2.0, 4.0]}))) for name in "ab"]
 
-    def hold_round(state: Any, present: list[ClientData]) -> Any:
-        task = estimate.task(state)
-        assert task is not None
-        total = Accumulator(task, 65536, 2, 2)
-        for data in present:
-            total.add(estimate.client(None, task, data, {}, Seed.of(0))[0])
-        return estimate.server(None, state, total.aggregate())
-
     state = estimate.init(None, Seed.of(0))
     for _ in range(8):
-        state = hold_round(state, clients)
-    assert "other rows answered" in message(QuorumError, hold_round, state, clients[:1])
+        state = hold_round(estimate, state, clients)
+    assert "other rows answered" in message(QuorumError, hold_round, estimate, state, clients[:1])
 
 
 def test_columns_are_fitted_apart() -> None:

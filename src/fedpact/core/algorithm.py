@@ -1,6 +1,7 @@
 """An algorithm: four pure methods over explicit state, so that a run can be saved and resumed any round."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from fedpact.core.messages import Aggregate, Task, Update
@@ -44,3 +45,40 @@ class Algorithm(Protocol[State]):
     def server(self, model: Any, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round's aggregate."""
         ...
+
+
+@dataclass(frozen=True)
+class Around:
+    """As another algorithm of statistics; whoever extends it changes what its clients send, or what becomes of it.
+
+    Args:
+        algorithm: the other algorithm.
+    """
+
+    algorithm: Any
+
+    releases: ClassVar[Literal["averaged", "summed"]] = "summed"
+
+    def init(self, model: Any, seed: Seed) -> Any:
+        """Return the other algorithm's state before the first round."""
+        return self.algorithm.init(model, seed)
+
+    def task(self, state: Any) -> Task | None:
+        """Ask what the other algorithm asks."""
+        asked: Task | None = self.algorithm.task(state)
+        return asked
+
+    def client(
+        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
+    ) -> tuple[Update, ClientState]:
+        """Return what a client of the other algorithm returns."""
+        inner: Algorithm[Any] = self.algorithm
+        return inner.client(model, task, data, kept, seed)
+
+    def server(self, model: Any, state: Any, aggregate: Aggregate) -> Any:
+        """Hand the aggregate to the other algorithm."""
+        return self.algorithm.server(model, state, aggregate)
+
+    def fitted(self, state: Any) -> Any:
+        """Return what the other algorithm found."""
+        return self.algorithm.fitted(state)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedpact.channel.channel import Channel
 from fedpact.channel.mask import Mask
 from fedpact.channel.transform import Transform
-from fedpact.core.algorithm import Algorithm, ClientState
+from fedpact.core.algorithm import Around, ClientState
 from fedpact.core.errors import ChannelError
 from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.rows import ClientData
@@ -24,7 +24,7 @@ _FEWEST_BITS = 4
 
 
 @dataclass(frozen=True)
-class MaskedSums:
+class MaskedSums(Around):
     """As another algorithm of sums, whose int64 statistics travel as limbs of few bits, averaged instead of summed.
 
     A sum over all clients of a limb is below half the ring, so the sums are the same bits as without a mask.
@@ -34,19 +34,9 @@ class MaskedSums:
         bits: of a limb.
     """
 
-    algorithm: Any
     bits: int
 
     releases: ClassVar[Literal["averaged", "summed"]] = "averaged"
-
-    def init(self, model: Any, seed: Seed) -> Any:
-        """Return the other algorithm's state before the first round."""
-        return self.algorithm.init(model, seed)
-
-    def task(self, state: Any) -> Task | None:
-        """Ask what the other algorithm asks."""
-        asked: Task | None = self.algorithm.task(state)
-        return asked
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
@@ -56,8 +46,7 @@ class MaskedSums:
         Raises:
             TypeError: the other algorithm's are no whole numbers.
         """
-        inner: Algorithm[Any] = self.algorithm
-        update, kept = inner.client(model, task, data, kept, seed)
+        update, kept = super().client(model, task, data, kept, seed)
         limbs = {
             name: self._limbs(np.asarray(array).astype(np.int64, casting="safe"))
             for name, array in update.summed.items()
@@ -71,7 +60,7 @@ class MaskedSums:
             entry.name: self._sum(np.rint(means[entry.name].astype(np.float64) * aggregate.weight))
             for entry in means.layout.entries
         }
-        return self.algorithm.server(model, state, replace(aggregate, means={}, sums=sums))
+        return super().server(model, state, replace(aggregate, means={}, sums=sums))
 
     def _limbs(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
         count = -(-_INT64_BITS // self.bits)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedpact.channel.noise import GaussianNoise, Sampler
 from fedpact.channel.transform import RoundContext
-from fedpact.core.algorithm import Algorithm, ClientState
+from fedpact.core.algorithm import Around, ClientState
 from fedpact.core.errors import DataError
 from fedpact.core.grid import Grid
 from fedpact.core.messages import Aggregate, Task, Update
@@ -100,7 +100,7 @@ class SharedNoise:
 
 
 @dataclass(frozen=True)
-class NoisyAtServer:
+class NoisyAtServer(Around):
     """As another algorithm of one vector of sums, whose server adds noise before it keeps them.
 
     Args:
@@ -108,26 +108,7 @@ class NoisyAtServer:
         sampler: draws the noise.
     """
 
-    algorithm: Any
     sampler: Sampler
-
-    releases: ClassVar[Literal["averaged", "summed"]] = "summed"
-
-    def init(self, model: Any, seed: Seed) -> Any:
-        """Return the other algorithm's state before the first round."""
-        return self.algorithm.init(model, seed)
-
-    def task(self, state: Any) -> Task | None:
-        """Ask what the other algorithm asks."""
-        asked: Task | None = self.algorithm.task(state)
-        return asked
-
-    def client(
-        self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
-    ) -> tuple[Update, ClientState]:
-        """Return the client's sums."""
-        inner: Algorithm[Any] = self.algorithm
-        return inner.client(model, task, data, kept, seed)
 
     def server(self, model: Any, state: Any, aggregate: Aggregate) -> Any:
         """Add the noise."""

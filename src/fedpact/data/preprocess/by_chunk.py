@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fedpact.core.accumulator import Accumulator
-from fedpact.core.algorithm import Algorithm, ClientState
+from fedpact.core.algorithm import Algorithm, Around, ClientState
 from fedpact.core.errors import ConfigError, DataError
-from fedpact.core.messages import Aggregate, Task, Update
+from fedpact.core.messages import Task, Update
 from fedpact.core.rows import ClientData, Rows
 from fedpact.core.seeds import Seed
 from fedpact.data.chunked import ChunkedRows
@@ -27,7 +27,7 @@ from fedpact.data.wording import at_client
 
 
 @dataclass(frozen=True)
-class ByChunk:
+class ByChunk(Around):
     """An algorithm of statistics as clients run it whose rows may be read in chunks; of others nothing changes.
 
     Args:
@@ -35,22 +35,7 @@ class ByChunk:
         prepare: what becomes of a chunk before the algorithm sees it; for rows in chunks alone.
     """
 
-    algorithm: Any
     prepare: Callable[[Rows], Rows] = lambda rows: rows
-
-    @property
-    def releases(self) -> Any:
-        """What the algorithm's answers are."""
-        return self.algorithm.releases
-
-    def init(self, model: Any, seed: Seed) -> Any:
-        """Return the algorithm's state before the first round."""
-        return self.algorithm.init(model, seed)
-
-    def task(self, state: Any) -> Task | None:
-        """Ask what the algorithm asks."""
-        task: Task | None = self.algorithm.task(state)
-        return task
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
@@ -63,7 +48,7 @@ class ByChunk:
         """
         algorithm: Algorithm[Any] = self.algorithm
         if not isinstance(data.train, ChunkedRows):
-            return algorithm.client(model, task, data, kept, seed)
+            return super().client(model, task, data, kept, seed)
 
         def answer(rows: Rows) -> Update:
             chunk = ClientData(data.id, self.prepare(rows))
@@ -79,14 +64,6 @@ class ByChunk:
             raise needs_all_rows(type(algorithm).__name__)
         answers = united(data.id, algorithm, (each.answer for each in data.train.mapped(answer)))
         return Update(data.id, task.version, "statistics", answer=answers), kept
-
-    def server(self, model: Any, state: Any, aggregate: Aggregate) -> Any:
-        """Hand the sums to the algorithm."""
-        return self.algorithm.server(model, state, aggregate)
-
-    def fitted(self, state: Any) -> Any:
-        """Return what the algorithm found."""
-        return self.algorithm.fitted(state)
 
 
 def needs_all_rows(name: str) -> ConfigError:

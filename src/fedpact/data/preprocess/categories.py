@@ -84,7 +84,33 @@ class Categories(Columnwise):
 
 
 @dataclass(frozen=True)
-class Counts(Columnwise):
+class Declarable(Columnwise):
+    """An estimate of columns whose categories may be declared; those of others clients name in a round before.
+
+    Args:
+        names: columns of at most 10,000 categories.
+        declared: column → its categories, where they are known beforehand.
+    """
+
+    declared: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The names of categories that are not declared."""
+        return self._collecting.told
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns whose categories are not declared."""
+        return tuple(name for name in self.names if name not in self.declared)
+
+    @property
+    def _collecting(self) -> Categories:
+        return Categories(self.named)
+
+
+@dataclass(frozen=True)
+class Counts(Declarable):
     """The number of rows of each category of each column, in two rounds; in one where all categories are declared.
 
     The server sees each client's categories, where they are not declared, and the sums of the counts.
@@ -94,23 +120,11 @@ class Counts(Columnwise):
         declared: column → its categories, where they are known beforehand; others are then not counted.
     """
 
-    declared: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-
     rounds: ClassVar[int] = 2
-
-    @property
-    def told(self) -> tuple[str, ...]:
-        """The names of categories that are not declared."""
-        return Categories(self._open).told
-
-    @property
-    def named(self) -> tuple[str, ...]:
-        """Those whose categories are not declared."""
-        return self._open
 
     def init(self, model: Any, seed: Seed) -> Estimating:
         """Return the state before the first round, which is the second where nothing has to be collected."""
-        if self._open:
+        if self.named:
             return Estimating()
         return Estimating(1, [list(self.declared[name]) for name in self.names])
 
@@ -119,7 +133,7 @@ class Counts(Columnwise):
         if not self.names or state.round >= self.rounds:
             return None
         if state.round == 0:
-            return Categories(self._open).task(state)
+            return self._collecting.task(state)
         return ask(state, categories=state.found)
 
     def client(
@@ -127,7 +141,7 @@ class Counts(Columnwise):
     ) -> tuple[Update, ClientState]:
         """Return each column's categories, or the number of rows of each."""
         if task.answers == "collect":
-            return Categories(self._open).client(model, task, data, kept, seed)
+            return self._collecting.client(model, task, data, kept, seed)
         counts = []
         for (codes, own), asked in zip(
             _categorical(data, self.names), task.parameters["categories"], strict=True
@@ -143,7 +157,7 @@ class Counts(Columnwise):
             DataError: a column has no value at any client.
         """
         if state.round == 0:
-            collecting = Categories(self._open)
+            collecting = self._collecting
             united = collecting.fitted(collecting.server(model, state, aggregate))
             return Estimating(1, [list({**united, **self.declared}[name]) for name in self.names])
         ends = np.cumsum([len(categories) for categories in state.found])
@@ -156,10 +170,6 @@ class Counts(Columnwise):
             name: dict(zip(*each, strict=True))
             for name, each in zip(self.names, state.found or (), strict=True)
         }
-
-    @property
-    def _open(self) -> tuple[str, ...]:
-        return tuple(name for name in self.names if name not in self.declared)
 
 
 @dataclass(frozen=True)

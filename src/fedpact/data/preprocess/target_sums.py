@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
@@ -17,9 +17,9 @@ from fedpact.core.messages import Aggregate, Task, Update
 from fedpact.core.model import Kind
 from fedpact.core.rows import ClientData
 from fedpact.core.seeds import Seed, shuffle
-from fedpact.data.preprocess.categories import Categories
+from fedpact.data.preprocess.categories import Declarable
 from fedpact.data.preprocess.columns import Value, as_frame
-from fedpact.data.preprocess.estimate import Columnwise, Estimating, ask, reply
+from fedpact.data.preprocess.estimate import Estimating, ask, reply
 from fedpact.data.preprocess.vocabulary import MISSING, places
 from fedpact.data.wording import at_client
 
@@ -67,7 +67,7 @@ class Encodings(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TargetSums(Columnwise):
+class TargetSums(Declarable):
     """The encodings of each column's categories by labels: categories in one round, counts and sums in another.
 
     Args:
@@ -80,7 +80,6 @@ class TargetSums(Columnwise):
         min_count: categories of fewer rows have no encoding of their own.
     """
 
-    declared: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     kind: Kind = "binary"
     classes: tuple[str, ...] = ()
     smooth: Smooth = "auto"
@@ -90,23 +89,13 @@ class TargetSums(Columnwise):
     def init(self, model: Any, seed: Seed) -> Estimating:
         """Return the state before the first round: the stream that folds are drawn from, and what is declared."""
         categories = [list(self.declared.get(name, ())) for name in self.names]
-        return Estimating(0 if self._open else 1, {"stream": seed.key.hex(), "categories": categories})
-
-    @property
-    def told(self) -> tuple[str, ...]:
-        """The names of categories that are not declared."""
-        return Categories(self._open).told
-
-    @property
-    def named(self) -> tuple[str, ...]:
-        """The columns whose categories are not declared."""
-        return self._open
+        return Estimating(0 if self.named else 1, {"stream": seed.key.hex(), "categories": categories})
 
     def task(self, state: Estimating) -> Task | None:
         """Ask for the categories, then for counts and sums."""
         if not self.names or state.round >= 2:
             return None
-        return Categories(self._open).task(state) if state.round == 0 else ask(state, **state.found)
+        return self._collecting.task(state) if state.round == 0 else ask(state, **state.found)
 
     def client(
         self, model: Any, task: Task, data: ClientData, kept: ClientState, seed: Seed
@@ -118,7 +107,7 @@ class TargetSums(Columnwise):
         of `_sizes`, one column after the other.
         """
         if task.answers == "collect":
-            return Categories(self._open).client(model, task, data, kept, seed)
+            return self._collecting.client(model, task, data, kept, seed)
         labels = np.asarray(data.train.y)
         summed: dict[str, list[NDArray[np.int64]]] = {}
         for groups, size in self._grouped(data, task.parameters):
@@ -133,7 +122,7 @@ class TargetSums(Columnwise):
             DataError: a column has no value at any client, or all rows are in one fold.
         """
         if state.round == 0:
-            collecting = Categories(self._open)
+            collecting = self._collecting
             united = {**collecting.fitted(collecting.server(model, state, aggregate)), **self.declared}
             return Estimating(1, {**state.found, "categories": [list(united[name]) for name in self.names]})
         found, start = {}, 0
@@ -153,10 +142,6 @@ class TargetSums(Columnwise):
         "encodings" → column → its `Encodings`.
         """
         return {**state.found, "outputs": self.classes if self.kind == "multiclass" else ()}
-
-    @property
-    def _open(self) -> tuple[str, ...]:
-        return tuple(name for name in self.names if name not in self.declared)
 
     def _sizes(self, categories: Sequence[Sequence[Value]]) -> list[int]:
         """Return each column's number of groups: of every category and of missing and other values, every fold."""
